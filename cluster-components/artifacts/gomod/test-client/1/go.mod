@@ -1,0 +1,3 @@
+module slipway.dev/test-client
+
+go 1.24
