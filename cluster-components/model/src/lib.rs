@@ -1,0 +1,19 @@
+//! The plain types that all of Slipway shares: names, versions, networks, what a validated cluster is, and what a machine is told to be.
+//!
+//! ```text
+//! Cluster object ──validate──► ClusterSpec ──plan──► actions
+//!                                   └──render──► MachinePlan ──agent──► files, units, probes
+//! ```
+//! A leaf: no I/O, no clock, nothing of Kubernetes' API types. Whatever stands here has been parsed and needs no second check.
+
+mod cluster;
+mod machine;
+mod names;
+mod network;
+mod version;
+
+pub use cluster::{ClusterSpec, ComponentVersions, ControlPlane, DeletionPolicy, Pool, Provider, Taint, TaintEffect};
+pub use machine::{ArtifactRef, Content, Directory, File, MachinePlan, PlanDigest, Probe, ProbeKind, Unit, UnitState, User};
+pub use names::{ClusterName, MachineName, NameError, PoolName};
+pub use network::{Network, NetworkError, ProxyMode};
+pub use version::{KubernetesVersion, VersionError};
