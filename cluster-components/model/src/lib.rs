@@ -7,12 +7,14 @@
 //! A leaf: no I/O, no clock, nothing of Kubernetes' API types. Whatever stands here has been parsed and needs no second check.
 
 mod cluster;
+mod credentials;
 mod machine;
 mod names;
 mod network;
 mod version;
 
 pub use cluster::{ClusterSpec, ComponentVersions, ControlPlane, DeletionPolicy, Pool, Provider, Taint, TaintEffect};
+pub use credentials::{ControlPlaneCredentials, Credential, NodeCredentials};
 pub use machine::{ArtifactRef, Content, Directory, File, MachinePlan, PlanDigest, Probe, ProbeKind, Unit, UnitState, User};
 pub use names::{ClusterName, MachineName, NameError, PoolName};
 pub use network::{Network, NetworkError, ProxyMode};
