@@ -1,6 +1,7 @@
 //! Certificates with their keys, as `slipway-pki` hands them to `slipway-components`: neither knows the other.
 
 use crate::Content;
+use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 /// A certificate chain and its private key, both PEM. The key never shows in Debug.
@@ -10,6 +11,20 @@ pub struct Credential {
     pub certificate: String,
     /// PKCS #8.
     pub key: Content,
+}
+
+impl Credential {
+    /// A kubeconfig in which `user` reaches `server` (`https://host:port`) and trusts `ca` (PEM). Cluster and context carry the cluster's name.
+    #[must_use]
+    pub fn kubeconfig(&self, cluster: &str, server: &str, ca: &str, user: &str) -> Content {
+        let (ca, certificate, key) = (STANDARD.encode(ca), STANDARD.encode(&self.certificate), STANDARD.encode(&self.key.0));
+        // Names are DNS labels or `system:…`, the rest is base64 and a URL: one pair of quotes at most is needed, and harmless elsewhere.
+        Content::from(format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: \"{user}@{cluster}\"\nclusters:\n- name: \"{cluster}\"\n  cluster:\n    server: \"{server}\"\n    \
+             certificate-authority-data: {ca}\ncontexts:\n- name: \"{user}@{cluster}\"\n  context:\n    cluster: \"{cluster}\"\n    user: \"{user}\"\nusers:\n\
+             - name: \"{user}\"\n  user:\n    client-certificate-data: {certificate}\n    client-key-data: {key}\n"
+        ))
+    }
 }
 
 /// What a Node's own components need.
