@@ -96,16 +96,8 @@ pub enum Component {
 
 impl Component {
     /// All of them, in the order in which they are fetched: what everything waits for first.
-    pub const ALL: &'static [Self] = &[
-        Self::Kubernetes,
-        Self::Etcd,
-        Self::Containerd,
-        Self::Runc,
-        Self::Cni,
-        Self::Coredns,
-        Self::Pause,
-        Self::TestClient,
-    ];
+    pub const ALL: &'static [Self] =
+        &[Self::Kubernetes, Self::Etcd, Self::Containerd, Self::Runc, Self::Cni, Self::Coredns, Self::Pause, Self::TestClient];
 
     /// The name in paths, on the command line and in messages.
     #[must_use]
@@ -164,11 +156,7 @@ impl FromStr for Component {
     type Err = UnknownComponent;
 
     fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|component| component.name() == name)
-            .ok_or_else(|| UnknownComponent(name.to_owned()))
+        Self::ALL.iter().copied().find(|component| component.name() == name).ok_or_else(|| UnknownComponent(name.to_owned()))
     }
 }
 
@@ -181,9 +169,7 @@ pub struct UnknownComponent(pub String);
 #[must_use]
 pub fn binaries(component: Component) -> &'static [&'static str] {
     match component {
-        Component::Kubernetes => {
-            &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"]
-        }
+        Component::Kubernetes => &["kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"],
         Component::Etcd => &["etcd", "etcdctl", "etcdutl"],
         Component::Containerd => &["containerd", "containerd-shim-runc-v2", "ctr"],
         Component::Runc => &["runc"],
@@ -244,7 +230,9 @@ mod tests {
                 if let Some(upstream) = crate::recipe::upstream_module(component) {
                     let required = format!("{upstream} {version}");
                     assert!(
-                        go_mod.lines().any(|line| line.trim_start_matches("require ").trim().trim_end_matches("// indirect").trim() == required),
+                        go_mod
+                            .lines()
+                            .any(|line| line.trim_start_matches("require ").trim().trim_end_matches("// indirect").trim() == required),
                         "gomod/{component}/{version}/go.mod does not require {required}"
                     );
                 }

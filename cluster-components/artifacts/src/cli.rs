@@ -2,10 +2,10 @@
 
 use serde::Serialize;
 
+use crate::Progress;
 use crate::catalogue::{self, Component};
 use crate::ensure::{self, EnsureOptions, Error, SourceChoice, ensure, ensure_component};
 use crate::store::{Artifact, Store, StoreError};
-use crate::Progress;
 
 /// How an artifact is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -106,19 +106,21 @@ pub fn verify(store: &Store) -> Vec<Row> {
         Err(StoreError::Missing { .. }) => State::Missing,
         Err(StoreError::Io { .. } | StoreError::NoPlace) => State::Unreadable,
     };
-    store.all().into_iter().map(|artifact| { let state = state(&artifact); Row::new(artifact, state) }).collect()
+    store
+        .all()
+        .into_iter()
+        .map(|artifact| {
+            let state = state(&artifact);
+            Row::new(artifact, state)
+        })
+        .collect()
 }
 
 /// Brings a version into the store.
 ///
 /// # Errors
 /// As [`ensure()`].
-pub fn fetch(
-    store: &Store,
-    kubernetes: &str,
-    options: &EnsureOptions,
-    progress: &dyn Progress,
-) -> Result<Vec<Row>, Error> {
+pub fn fetch(store: &Store, kubernetes: &str, options: &EnsureOptions, progress: &dyn Progress) -> Result<Vec<Row>, Error> {
     Ok(ensure(store, kubernetes, options, progress)?.into_iter().map(|artifact| Row::new(artifact, State::Ok)).collect())
 }
 
@@ -126,12 +128,7 @@ pub fn fetch(
 ///
 /// # Errors
 /// As [`ensure_component`].
-pub fn build(
-    store: &Store,
-    kubernetes: &str,
-    components: &[Component],
-    progress: &dyn Progress,
-) -> Result<Vec<Row>, Error> {
+pub fn build(store: &Store, kubernetes: &str, components: &[Component], progress: &dyn Progress) -> Result<Vec<Row>, Error> {
     let set = ensure::set(kubernetes)?;
     let options = EnsureOptions { source: SourceChoice::GoModules, ..EnsureOptions::default() };
     let components = if components.is_empty() { Component::ALL } else { components };

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use sha2::{Digest, Sha256};
@@ -74,12 +74,7 @@ pub enum Error {
 /// # Errors
 /// If the version is unknown, the store cannot be written, or no source has something. What did arrive stays, and the next
 /// call carries on.
-pub fn ensure(
-    store: &Store,
-    kubernetes: &str,
-    options: &EnsureOptions,
-    progress: &dyn Progress,
-) -> Result<Vec<Artifact>, Error> {
+pub fn ensure(store: &Store, kubernetes: &str, options: &EnsureOptions, progress: &dyn Progress) -> Result<Vec<Artifact>, Error> {
     let set = set(kubernetes)?;
     let mut artifacts = Vec::new();
     for &component in Component::ALL {
@@ -109,12 +104,11 @@ pub fn ensure_component(
 ) -> Result<Vec<Artifact>, Error> {
     let job = Job::new(store, component, version, options, progress)?;
     let started = Instant::now();
-    let mut have = job.present(options.full);
+    let mut have = job.look(options.full, progress);
     if !have.is_complete() {
-        let lock = store.lock(component.name(), version, progress)?;
-        if lock.waited {
-            have = job.present(false);
-        }
+        let _lock = store.lock(component.name(), version, progress)?;
+        // Somebody may have brought it since.
+        have = job.look(false, &crate::Silent);
         store.sweep(&job.scratch_prefix());
         job.complete(&mut have)?;
     } else {
@@ -166,7 +160,7 @@ impl Have {
 
 /// A place to get things from.
 enum From<'a> {
-    Mirror(&'a PathBuf),
+    Mirror(&'a Path),
     Release,
     GoModules,
 }
@@ -179,8 +173,8 @@ impl<'a> Job<'a> {
         options: &'a EnsureOptions,
         progress: &'a dyn Progress,
     ) -> Result<Self, Error> {
-        let module = gomod::find(component, version)
-            .ok_or_else(|| Error::UnknownComponentVersion { component, version: version.to_owned() })?;
+        let module =
+            gomod::find(component, version).ok_or_else(|| Error::UnknownComponentVersion { component, version: version.to_owned() })?;
         let invocations = recipe::recipe(component, version);
         let own_build = format!("gomod:{}", recipe::digest(module, &invocations));
         let label = format!("{component} {version}");
@@ -192,7 +186,7 @@ impl<'a> Job<'a> {
     }
 
     /// What of it is in the store, from an acceptable source, and unaltered.
-    fn present(&self, full: bool) -> Have {
+    fn look(&self, full: bool, progress: &dyn Progress) -> Have {
         let mut have = Have(self.component.artifacts().map(|name| (name, None)).collect());
         // The image archive comes last, so its program is there to compare with.
         for name in self.component.artifacts() {
@@ -205,7 +199,7 @@ impl<'a> Job<'a> {
                 Ok(()) => have.put(artifact),
                 Err(error) => {
                     tracing::warn!(artifact = name, version = self.version, %error, "an artifact must be had anew");
-                    self.progress.step(&self.label, &format!("{error}; getting it anew"));
+                    progress.step(&self.label, &format!("{error}; getting it anew"));
                 }
             }
         }
@@ -242,9 +236,9 @@ impl<'a> Job<'a> {
             }
             let started = Instant::now();
             let (name, result) = match from {
-                From::Mirror(directory) => ("mirror", self.from_mirror(directory, &wanted)),
-                From::Release => ("official release", self.from_release(&wanted)),
-                From::GoModules => ("Go modules", self.from_modules(&wanted)),
+                From::Mirror(directory) => ("mirror", self.try_mirror(directory, &wanted)),
+                From::Release => ("official release", self.try_release(&wanted)),
+                From::GoModules => ("Go modules", self.try_modules(&wanted)),
             };
             match result {
                 Ok(artifacts) => {
@@ -274,7 +268,7 @@ impl<'a> Job<'a> {
     fn sources(&self) -> Vec<From<'_>> {
         match &self.options.source {
             SourceChoice::Auto => {
-                let mirror = self.options.mirror.as_ref().map(From::Mirror);
+                let mirror = self.options.mirror.as_deref().map(From::Mirror);
                 mirror.into_iter().chain([From::Release, From::GoModules]).collect()
             }
             SourceChoice::Release if self.is_own() => vec![From::GoModules],
@@ -285,7 +279,7 @@ impl<'a> Job<'a> {
     }
 
     /// Copies what a directory of a store's layout has, if it is what its index says.
-    fn from_mirror(&self, directory: &PathBuf, wanted: &[&'static str]) -> Result<Vec<Artifact>, String> {
+    fn try_mirror(&self, directory: &Path, wanted: &[&'static str]) -> Result<Vec<Artifact>, String> {
         let mirror = Store::mirror(directory).map_err(|error| error.to_string())?;
         let mut copied = Vec::new();
         for name in wanted {
@@ -304,19 +298,16 @@ impl<'a> Job<'a> {
         Ok(copied)
     }
 
-    fn from_release(&self, wanted: &[&'static str]) -> Result<Vec<Artifact>, String> {
+    fn try_release(&self, wanted: &[&'static str]) -> Result<Vec<Artifact>, String> {
         let asked_for = self.options.source == SourceChoice::Release;
-        release::fetch(self.store, self.component, self.version, wanted, asked_for, self.progress)
-            .map_err(|error| error.to_string())
+        release::fetch(self.store, self.component, self.version, wanted, asked_for, self.progress).map_err(|error| error.to_string())
     }
 
-    fn from_modules(&self, wanted: &[&'static str]) -> Result<Vec<Artifact>, String> {
+    fn try_modules(&self, wanted: &[&'static str]) -> Result<Vec<Artifact>, String> {
         let build = || -> Result<Vec<Artifact>, ModulesError> {
             let scratch = self.store.scratch(&self.scratch_prefix())?;
             let built = toolchain::build(self.module, &self.invocations, wanted, scratch.path(), &self.label, self.progress)?;
-            let adopt = |(name, path): (&str, PathBuf)| {
-                self.store.adopt(self.component.name(), self.version, name, &self.own_build, &path)
-            };
+            let adopt = |(name, path): (&str, PathBuf)| self.store.adopt(self.component.name(), self.version, name, &self.own_build, &path);
             Ok(built.into_iter().map(adopt).collect::<Result<_, _>>()?)
         };
         build().map_err(|error| error.to_string())

@@ -62,12 +62,7 @@ impl Module {
 
     /// The Go version it asks for, for instance `1.26.0`.
     pub(crate) fn go_version(&self) -> &'static str {
-        self.file("go.mod")
-            .unwrap_or_default()
-            .lines()
-            .find_map(|line| line.strip_prefix("go "))
-            .unwrap_or("1.26")
-            .trim()
+        self.file("go.mod").unwrap_or_default().lines().find_map(|line| line.strip_prefix("go ")).unwrap_or("1.26").trim()
     }
 
     /// Writes it into `directory`, which must exist.

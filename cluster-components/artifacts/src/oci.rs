@@ -126,25 +126,14 @@ pub(crate) fn write(image: &Image<'_>, program: &[u8], to: impl Write) -> io::Re
     let config = serde_json::to_vec(&Config {
         architecture: host_arch(),
         os: "linux",
-        config: Process {
-            user: image.user,
-            entrypoint: [format!("/{}", image.program)],
-            cmd: image.arguments,
-            working_dir: "/",
-        },
+        config: Process { user: image.user, entrypoint: [format!("/{}", image.program)], cmd: image.arguments, working_dir: "/" },
         rootfs: RootFs { kind: "layers", diff_ids: [layer_digest.clone()] },
     })?;
     let manifest = serde_json::to_vec(&Manifest {
         schema_version: 2,
         media_type: MANIFEST,
         config: descriptor(CONFIG, &config),
-        layers: vec![Descriptor {
-            media_type: LAYER,
-            digest: layer_digest,
-            size: layer.len() as u64,
-            annotations: None,
-            platform: None,
-        }],
+        layers: vec![Descriptor { media_type: LAYER, digest: layer_digest, size: layer.len() as u64, annotations: None, platform: None }],
     })?;
     let tag = image.reference.rsplit_once(':').map_or("latest", |(_, tag)| tag);
     let index = serde_json::to_vec(&Index {
@@ -161,7 +150,7 @@ pub(crate) fn write(image: &Image<'_>, program: &[u8], to: impl Write) -> io::Re
     append(&mut archive, "oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     append(&mut archive, "index.json", 0o644, &index)?;
     for blob in [&config, &manifest, &layer] {
-        append(&mut archive, &format!("blobs/{}", digest(blob).replace(':', "/")), 0o644, blob)?;
+        append(&mut archive, format!("blobs/{}", digest(blob).replace(':', "/")), 0o644, blob)?;
     }
     archive.into_inner()?.flush()
 }

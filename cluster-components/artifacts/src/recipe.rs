@@ -24,13 +24,8 @@ pub(crate) struct Invocation {
 const STRIP: &str = "-s -w";
 
 /// Go settings of every build; whatever the user has set for the same names does not change what comes out.
-pub(crate) const ENVIRONMENT: &[(&str, &str)] = &[
-    ("GOTOOLCHAIN", "local"),
-    ("GOFLAGS", "-buildvcs=false -mod=readonly"),
-    ("GOWORK", "off"),
-    ("GO111MODULE", "on"),
-    ("GOOS", "linux"),
-];
+pub(crate) const ENVIRONMENT: &[(&str, &str)] =
+    &[("GOTOOLCHAIN", "local"), ("GOFLAGS", "-buildvcs=false -mod=readonly"), ("GOWORK", "off"), ("GO111MODULE", "on"), ("GOOS", "linux")];
 
 /// The module that a component's version is the version of; `None` for our own programs.
 pub(crate) fn upstream_module(component: Component) -> Option<&'static str> {

@@ -53,17 +53,17 @@ pub(crate) fn fetch(
     try_again: bool,
     progress: &dyn Progress,
 ) -> Result<Vec<Artifact>, ReleaseError> {
-    let mut files: BTreeMap<String, (&'static str, Vec<(&'static str, Packaging)>)> = BTreeMap::new();
+    let mut files: BTreeMap<(String, &'static str), Vec<(&'static str, Packaging)>> = BTreeMap::new();
     for &binary in wanted {
         if let Some(Source { url, sha256: Some(digest), packaging }) = official(component, version, host_arch(), binary) {
-            files.entry(url).or_insert_with(|| (digest, Vec::new())).1.push((binary, packaging));
+            files.entry((url, digest)).or_default().push((binary, packaging));
         }
     }
     let mut fetched = Vec::new();
-    for (url, (digest, members)) in files {
+    for ((url, digest), executables) in files {
         let label = format!("{component} {version}");
         let file = download(store, &url, digest, try_again, &label, progress)?;
-        for (binary, packaging) in members {
+        for (binary, packaging) in executables {
             let mut temp = store.temp_file()?;
             match packaging {
                 Packaging::Plain => {
@@ -121,8 +121,7 @@ fn transfer(url: &str, path: &Path, label: &str, progress: &dyn Progress) -> Res
     let http = |source| ReleaseError::Http { url: url.to_owned(), source };
     // One of the processes of a program may have chosen a provider already; then that one serves.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ReleaseError::io(path))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ReleaseError::io(path))?;
     runtime.block_on(async {
         let client = reqwest::Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE).build().map_err(http)?;
         let have = fs::metadata(path).map(|file| file.len()).unwrap_or(0);
@@ -137,20 +136,15 @@ fn transfer(url: &str, path: &Path, label: &str, progress: &dyn Progress) -> Res
             return Ok(true);
         }
         let from = format!("bytes {have}-");
-        let resumed = status == 206
-            && response.headers().get("content-range").and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with(&from));
+        let resumed =
+            status == 206 && response.headers().get("content-range").and_then(|v| v.to_str().ok()).is_some_and(|v| v.starts_with(&from));
         if status == 206 && !resumed {
             // Some other part than the asked one.
             response = client.get(url).send().await.map_err(http)?;
         }
         let mut response = response.error_for_status().map_err(http)?;
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .append(resumed)
-            .truncate(!resumed)
-            .open(path)
-            .map_err(ReleaseError::io(path))?;
+        let mut file =
+            OpenOptions::new().create(true).write(true).append(resumed).truncate(!resumed).open(path).map_err(ReleaseError::io(path))?;
         let mut done = if resumed { have } else { 0 };
         let total = response.content_length().map(|rest| rest + done);
         let mut said = 0;
@@ -175,10 +169,11 @@ fn unpack(archive: &Path, url: &str, member: &str, to: &mut impl Write) -> Resul
     let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(file));
     for entry in tar.entries().map_err(unpack)? {
         let mut entry = entry.map_err(unpack)?;
-        let is_it = entry.path().map_err(unpack)?.strip_prefix("./").map_or_else(
-            |_| entry.path().is_ok_and(|path| path == Path::new(member)),
-            |path| path == Path::new(member),
-        );
+        let is_it = entry
+            .path()
+            .map_err(unpack)?
+            .strip_prefix("./")
+            .map_or_else(|_| entry.path().is_ok_and(|path| path == Path::new(member)), |path| path == Path::new(member));
         if is_it && entry.header().entry_type().is_file() {
             // No more than it says it holds.
             let size = entry.size();

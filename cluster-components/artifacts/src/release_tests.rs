@@ -27,8 +27,7 @@ fn serve() -> Server {
     async fn resuming(State(ranges): State<Arc<Mutex<Vec<Option<String>>>>>, headers: HeaderMap) -> Response {
         let range = headers.get("range").map(|value| value.to_str().unwrap().to_owned());
         ranges.lock().unwrap().push(range.clone());
-        let Some(from) = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok())
-        else {
+        let Some(from) = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok()) else {
             return FILE.into_response();
         };
         if from >= FILE.len() {
@@ -38,10 +37,7 @@ fn serve() -> Server {
         (StatusCode::PARTIAL_CONTENT, [("content-range", content_range)], &FILE[from..]).into_response()
     }
     let ranges = Arc::<Mutex<Vec<_>>>::default();
-    let routes = Router::new()
-        .route("/resuming", get(resuming))
-        .route("/whole", get(|| async { FILE }))
-        .with_state(ranges.clone());
+    let routes = Router::new().route("/resuming", get(resuming)).route("/whole", get(|| async { FILE })).with_state(ranges.clone());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());

@@ -105,9 +105,7 @@ impl Store {
     /// If neither that variable nor `HOME` is set.
     pub fn default_dir() -> Result<PathBuf, StoreError> {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        set("SLIPWAY_STORE")
-            .or_else(|| set("HOME").map(|home| home.join(".cache/slipway/store")))
-            .ok_or(StoreError::NoPlace)
+        set("SLIPWAY_STORE").or_else(|| set("HOME").map(|home| home.join(".cache/slipway/store"))).ok_or(StoreError::NoPlace)
     }
 
     /// Opens the store in `dir`, which is made if it is not there.

@@ -23,13 +23,17 @@ const SAY_EVERY: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// There is no `go` in `PATH`.
-    #[error("building needs Go {needed} or newer and there is no `go` in PATH: install it (https://go.dev/dl), or give a mirror of a filled store")]
+    #[error(
+        "building needs Go {needed} or newer and there is no `go` in PATH: install it (https://go.dev/dl), or give a mirror of a filled store"
+    )]
     GoMissing {
         /// The version that the module asks for.
         needed: String,
     },
     /// Go is there and too old.
-    #[error("building needs Go {needed} or newer, this is {found}: install a newer one (https://go.dev/dl), or give a mirror of a filled store")]
+    #[error(
+        "building needs Go {needed} or newer, this is {found}: install a newer one (https://go.dev/dl), or give a mirror of a filled store"
+    )]
     GoTooOld {
         /// The version that the module asks for.
         needed: String,
@@ -147,9 +151,7 @@ fn numbers(version: &str) -> [u32; 3] {
 }
 
 fn require_libseccomp() -> Result<(), BuildError> {
-    let found = |command: &mut Command| {
-        command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-    };
+    let found = |command: &mut Command| command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
     let compiler = std::env::var_os("CC").unwrap_or_else(|| "gcc".into());
     if found(Command::new("pkg-config").args(["--exists", "libseccomp"])) && found(Command::new(compiler).arg("--version")) {
         return Ok(());
@@ -160,12 +162,8 @@ fn require_libseccomp() -> Result<(), BuildError> {
 /// Runs the build and turns what it prints into progress; its last lines become the error's if it fails.
 fn run(mut command: Command, what: &str, label: &str, progress: &dyn Progress) -> Result<(), BuildError> {
     progress.step(label, &format!("compiling {what}"));
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(BuildError::io("start `go build`"))?;
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(BuildError::io("start `go build`"))?;
     let mut last_lines = VecDeque::new();
     let mut compiled = 0_u32;
     let mut said = Instant::now();
@@ -220,8 +218,7 @@ mod tests {
 
     #[test]
     fn an_old_go_is_told_what_to_install() {
-        let Err(error) = require_go("99.0") else { panic!("Go 99 is not there") };
-        let said = error.to_string();
+        let said = require_go("99.0").unwrap_err().to_string();
         assert!(said.contains("99.0") && said.contains("install"), "{said}");
     }
 }

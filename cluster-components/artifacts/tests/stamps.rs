@@ -6,21 +6,22 @@ use std::process::Command;
 
 use slipway_artifacts::{Component, Store, catalogue};
 
-/// What to run, and how its answer begins or what line it has, for the version `v`.
-fn question(binary: &str) -> Option<(&'static [&'static str], fn(&str, &str) -> bool)> {
+/// What to ask `binary` with, and what its answer must have if it is of `version`.
+fn question(binary: &str, version: &str) -> Option<(&'static [&'static str], String)> {
+    let plain = version.trim_start_matches('v');
     match binary {
         "kube-apiserver" | "kube-controller-manager" | "kube-scheduler" | "kubelet" | "kube-proxy" => {
-            Some((&["--version"], |said, v| said.trim() == format!("Kubernetes {v}")))
+            Some((&["--version"], format!("Kubernetes {version}\n")))
         }
-        "kubectl" => Some((&["version", "--client"], |said, v| said.contains(&format!("Client Version: {v}\n")))),
-        "etcd" => Some((&["--version"], |said, v| said.contains(&format!("etcd Version: {}\n", v.trim_start_matches('v'))))),
-        "etcdctl" | "etcdutl" => Some((&["version"], |said, v| said.contains(&format!("version: {}\n", v.trim_start_matches('v'))))),
-        "containerd" | "ctr" => Some((&["--version"], |said, v| said.contains(&format!(" {v}")))),
-        "containerd-shim-runc-v2" => Some((&["-v"], |said, v| said.contains(v))),
-        "runc" => Some((&["--version"], |said, v| said.contains(&format!("runc version {}\n", v.trim_start_matches('v'))))),
-        "bridge" | "host-local" | "loopback" | "portmap" => Some((&["--version"], |said, v| said.contains(v))),
-        "coredns" => Some((&["-version"], |said, v| said.contains(&format!("CoreDNS-{}\n", v.trim_start_matches('v'))))),
-        "pause" => Some((&["-v"], |said, v| said.contains(v))),
+        "kubectl" => Some((&["version", "--client"], format!("Client Version: {version}\n"))),
+        "etcd" => Some((&["--version"], format!("etcd Version: {plain}\n"))),
+        "etcdctl" | "etcdutl" => Some((&["version"], format!("version: {plain}\n"))),
+        "containerd" | "ctr" => Some((&["--version"], format!(" {version}"))),
+        "containerd-shim-runc-v2" => Some((&["-v"], format!(" {version}\n"))),
+        "runc" => Some((&["--version"], format!("runc version {plain}\n"))),
+        "bridge" | "host-local" | "loopback" | "portmap" => Some((&["--version"], format!(" plugin {version}\n"))),
+        "coredns" => Some((&["-version"], format!("CoreDNS-{plain}\n"))),
+        "pause" => Some((&["-v"], format!("pause {version} "))),
         _ => None,
     }
 }
@@ -37,7 +38,7 @@ fn executables_in_the_store_say_the_versions_of_the_catalogue() {
         for &component in Component::ALL {
             let version = component.version(set);
             for binary in catalogue::binaries(component) {
-                let Some((arguments, is_right)) = question(binary) else { continue };
+                let Some((arguments, expected)) = question(binary, version) else { continue };
                 let Some(artifact) = store.lookup(component.name(), version, binary) else {
                     absent.push(format!("{component} {version} {binary}"));
                     continue;
@@ -46,7 +47,7 @@ fn executables_in_the_store_say_the_versions_of_the_catalogue() {
                 let output = Command::new(&artifact.path).args(arguments).output().unwrap();
                 // The plug-ins and the shim answer on standard error.
                 let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-                assert!(is_right(&said, version), "{} says {said:?}, not {version}", artifact.path.display());
+                assert!(said.contains(&expected), "{} says {said:?}, not {expected:?}", artifact.path.display());
                 asked += 1;
             }
         }

@@ -39,9 +39,7 @@ pub fn official(component: Component, version: &str, arch: &str, binary: &str) -
     }
     let plain = version.trim_start_matches('v');
     let (url, packaging) = match component {
-        Component::Kubernetes => {
-            (format!("https://dl.k8s.io/release/{version}/bin/linux/{arch}/{binary}"), Packaging::Plain)
-        }
+        Component::Kubernetes => (format!("https://dl.k8s.io/release/{version}/bin/linux/{arch}/{binary}"), Packaging::Plain),
         Component::Etcd => {
             let name = format!("etcd-{version}-linux-{arch}");
             let url = format!("https://github.com/etcd-io/etcd/releases/download/{version}/{name}.tar.gz");
@@ -51,10 +49,7 @@ pub fn official(component: Component, version: &str, arch: &str, binary: &str) -
             format!("https://github.com/containerd/containerd/releases/download/{version}/containerd-{plain}-linux-{arch}.tar.gz"),
             Packaging::TarGz { member: format!("bin/{binary}") },
         ),
-        Component::Runc => (
-            format!("https://github.com/opencontainers/runc/releases/download/{version}/runc.{arch}"),
-            Packaging::Plain,
-        ),
+        Component::Runc => (format!("https://github.com/opencontainers/runc/releases/download/{version}/runc.{arch}"), Packaging::Plain),
         Component::Cni => (
             format!("https://github.com/containernetworking/plugins/releases/download/{version}/cni-plugins-linux-{arch}-{version}.tgz"),
             Packaging::TarGz { member: binary.to_owned() },
@@ -110,8 +105,7 @@ mod tests {
                 Component::ALL.iter().any(|&component| {
                     ["amd64", "arm64"].iter().any(|arch| {
                         binaries(component).iter().any(|binary| {
-                            official(component, component.version(set), arch, binary)
-                                .is_some_and(|source| source.url.ends_with(end))
+                            official(component, component.version(set), arch, binary).is_some_and(|source| source.url.ends_with(end))
                         })
                     })
                 })

@@ -21,12 +21,7 @@ pub(super) struct Entry {
 
 impl From<&Artifact> for Entry {
     fn from(artifact: &Artifact) -> Self {
-        Self {
-            name: artifact.name.clone(),
-            sha256: artifact.sha256.clone(),
-            size: artifact.size,
-            origin: artifact.origin.clone(),
-        }
+        Self { name: artifact.name.clone(), sha256: artifact.sha256.clone(), size: artifact.size, origin: artifact.origin.clone() }
     }
 }
 
@@ -101,6 +96,8 @@ impl Store {
     /// # Errors
     /// If it is missing, truncated, altered or unreadable: then it must not be run.
     pub fn verify(&self, artifact: &Artifact) -> Result<(), StoreError> {
+        // Until it is proven again, nothing is remembered of it.
+        let _ = fs::remove_file(self.stamp_path(artifact));
         let (file, before) = self.open_sized(artifact)?;
         let (actual, size) = hash(file).map_err(StoreError::io("read", &artifact.path))?;
         if size != artifact.size {
@@ -119,8 +116,7 @@ impl Store {
     /// As [`Store::verify`].
     pub fn check(&self, artifact: &Artifact) -> Result<(), StoreError> {
         let (_, now) = self.open_sized(artifact)?;
-        let remembered: Option<Stamp> =
-            fs::read(self.stamp_path(artifact)).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let remembered: Option<Stamp> = fs::read(self.stamp_path(artifact)).ok().and_then(|text| serde_json::from_slice(&text).ok());
         if remembered.is_some_and(|stamp| stamp == Stamp::of(artifact, &now)) {
             return Ok(());
         }
@@ -159,12 +155,8 @@ impl Store {
 
 /// The names in a directory, sorted; none if it is not there.
 fn names(directory: PathBuf) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(directory)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
+    let mut names: Vec<_> =
+        fs::read_dir(directory).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
     names.sort_unstable();
     names
 }
@@ -238,6 +230,8 @@ mod tests {
         store.stamp(&artifact);
         store.check(&artifact).unwrap();
         assert!(matches!(store.verify(&artifact), Err(StoreError::Altered { .. })));
+        // What was once found altered is not believed again.
+        assert!(matches!(store.check(&artifact), Err(StoreError::Altered { .. })));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::{Store, StoreError};
 use crate::Progress;
@@ -17,8 +17,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
-    /// Whether somebody else held it before: then what is wanted may be there by now.
-    pub waited: bool,
+    #[cfg(test)]
+    waited: bool,
 }
 
 impl Store {
@@ -26,13 +26,8 @@ impl Store {
     /// holder that dies lets go.
     pub(crate) fn lock(&self, component: &str, version: &str, progress: &dyn Progress) -> Result<Lock, StoreError> {
         let path = self.root.join("locks").join(format!("{component}-{version}.lock"));
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(StoreError::io("open", &path))?;
+        let mut file =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(StoreError::io("open", &path))?;
         let mut waited_for = None;
         let started = Instant::now();
         loop {
@@ -53,7 +48,11 @@ impl Store {
         }
         // For the next one who waits; not being able to say so is no reason to stop.
         let _ = write_holder(&mut file);
-        Ok(Lock { _file: file, waited: waited_for.is_some() })
+        Ok(Lock {
+            _file: file,
+            #[cfg(test)]
+            waited: waited_for.is_some(),
+        })
     }
 }
 
@@ -69,10 +68,9 @@ fn read_holder(path: &PathBuf) -> String {
 fn write_holder(file: &mut File) -> std::io::Result<()> {
     let program = std::env::current_exe().ok();
     let program = program.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     file.set_len(0)?;
     file.seek(SeekFrom::Start(0))?;
-    write!(file, "process {} ({}, since {since})", std::process::id(), program.as_deref().unwrap_or("slipway"))
+    write!(file, "process {} ({})", std::process::id(), program.as_deref().unwrap_or("slipway"))
 }
 
 #[cfg(test)]

@@ -60,10 +60,7 @@ impl Store {
     /// Begins a file that [`Store::adopt_temp`] will put in its place.
     pub(crate) fn temp_file(&self) -> Result<TempFile, StoreError> {
         let tmp = self.root.join("tmp");
-        let file = tempfile::Builder::new()
-            .prefix("file-")
-            .tempfile_in(&tmp)
-            .map_err(StoreError::io("make a file in", &tmp))?;
+        let file = tempfile::Builder::new().prefix("file-").tempfile_in(&tmp).map_err(StoreError::io("make a file in", &tmp))?;
         Ok(TempFile { file, hash: Sha256::new(), size: 0 })
     }
 
@@ -71,14 +68,7 @@ impl Store {
     ///
     /// # Errors
     /// If `source` cannot be read or the store cannot be written.
-    pub fn adopt(
-        &self,
-        component: &str,
-        version: &str,
-        name: &str,
-        origin: &str,
-        source: &Path,
-    ) -> Result<Artifact, StoreError> {
+    pub fn adopt(&self, component: &str, version: &str, name: &str, origin: &str, source: &Path) -> Result<Artifact, StoreError> {
         let mut from = File::open(source).map_err(StoreError::io("read", source))?;
         let mut temp = self.temp_file()?;
         io::copy(&mut from, &mut temp).map_err(StoreError::io("copy", source))?;
@@ -135,9 +125,7 @@ impl Store {
 
     fn write_index(&self, artifact: &Artifact) -> Result<(), StoreError> {
         let path = self.index_path(&artifact.component, &artifact.version, &artifact.name);
-        let text = serde_json::to_vec_pretty(&Entry::from(artifact))
-            .map_err(io::Error::other)
-            .map_err(StoreError::io("write", &path))?;
+        let text = serde_json::to_vec_pretty(&Entry::from(artifact)).map_err(io::Error::other).map_err(StoreError::io("write", &path))?;
         let mut temp = self.temp_file()?;
         temp.write_all(&text).map_err(StoreError::io("write", &path))?;
         persist(temp.file, 0o644, &path)
