@@ -1,0 +1,13 @@
+//! What whole-system suites share: a management plane of their own, programs run as a user runs them, and waiting that says for what.
+//!
+//! Black boxes only: `slipway` and `kubectl` are called as anybody would, and what is asserted is what anybody could see.
+
+#![allow(clippy::indexing_slicing)] // test code: JSON is indexed by name, and what is missing is null
+
+mod leaks;
+mod plane;
+mod wait;
+
+pub use leaks::{processes, processes_of_machine};
+pub use plane::{Finished, Plane};
+pub use wait::until;
