@@ -13,6 +13,7 @@
 //!
 //! All of it is blocking: from async code call it through `tokio::task::spawn_blocking`.
 
+pub mod bundle;
 pub mod catalogue;
 pub mod cli;
 mod ensure;

@@ -22,7 +22,7 @@ const UNREACHABLE_FOR: Duration = Duration::from_secs(60 * 60);
 pub(crate) enum ReleaseError {
     #[error("{0} could not be reached less than an hour ago")]
     KnownUnreachable(String),
-    #[error("cannot download {url}: {source}")]
+    #[error("cannot download {url}: {}", innermost(source))]
     Http { url: String, source: reqwest::Error },
     #[error("{url} has sha256 {actual} where {expected} is pinned: it was altered on its way or at its source, and was thrown away")]
     Digest { url: String, expected: String, actual: String },
@@ -41,6 +41,11 @@ impl ReleaseError {
         let path = path.to_owned();
         move |source| Self::Io { path, source }
     }
+}
+
+/// reqwest says only that a request failed; why is at the bottom of its chain of causes.
+fn innermost(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).last().map_or_else(String::new, ToString::to_string)
 }
 
 /// Downloads what is pinned of `wanted` and returns what got into the store. Upstream archives hold several executables;

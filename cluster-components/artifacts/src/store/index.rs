@@ -53,8 +53,13 @@ impl Store {
         self.root.join("index").join(component).join(version).join(format!("{name}.json"))
     }
 
+    /// Where the index says what `artifact` is.
+    pub(crate) fn index_file(&self, artifact: &Artifact) -> PathBuf {
+        self.index_path(&artifact.component, &artifact.version, &artifact.name)
+    }
+
     fn stamp_path(&self, artifact: &Artifact) -> PathBuf {
-        self.index_path(&artifact.component, &artifact.version, &artifact.name).with_extension("stamp")
+        self.index_file(artifact).with_extension("stamp")
     }
 
     /// What the index has under that name. It says nothing about the file: see [`Store::verify`] and [`Store::check`].
