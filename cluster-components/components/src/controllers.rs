@@ -1,0 +1,48 @@
+//! What kube-controller-manager and kube-scheduler have in common: a kubeconfig towards the machine's own apiserver, a serving certificate, a lease.
+
+use crate::part::{CLUSTER_CA, Part};
+use crate::unit::Hold;
+use crate::{ClusterSettings, kube_apiserver};
+use slipway_model::{Content, Credential};
+
+/// The machine's own apiserver.
+pub(crate) const LOCAL_API: &str = "https://127.0.0.1:6443";
+
+/// Nothing that needs the API starts before it: each try would take the processor from the apiserver that it waits for.
+pub(crate) fn hold() -> Vec<Hold> {
+    vec![Hold::Url { url: kube_apiserver::READYZ.to_owned(), ca: CLUSTER_CA }]
+}
+
+/// Writes `/etc/kubernetes/<component>.conf` for a client of the machine's own apiserver; its path.
+pub(crate) fn kubeconfig(
+    part: &mut Part,
+    component: &str,
+    user: &str,
+    credential: &Credential,
+    cluster: &ClusterSettings,
+    ca: &str,
+) -> String {
+    let content: Content = credential.kubeconfig(&cluster.name, LOCAL_API, ca, user);
+    part.shares(CLUSTER_CA);
+    part.file(format!("/etc/kubernetes/{component}.conf"), 0o600, content)
+}
+
+/// The flags that they share.
+pub(crate) fn flags(part: &mut Part, kubeconfig: &str, credential: &Credential, cluster: &ClusterSettings) -> Vec<String> {
+    // Without a certificate each start would make an RSA key first, on the way to a Ready cluster.
+    let (certificate, key) = part.pair("server", credential);
+    let election = cluster.profile.leader_election;
+    vec![
+        format!("--kubeconfig={kubeconfig}"),
+        format!("--authentication-kubeconfig={kubeconfig}"),
+        format!("--authorization-kubeconfig={kubeconfig}"),
+        "--bind-address=127.0.0.1".into(),
+        format!("--tls-cert-file={certificate}"),
+        format!("--tls-private-key-file={key}"),
+        "--profiling=false".into(),
+        "--leader-elect=true".into(),
+        format!("--leader-elect-lease-duration={}s", election.lease),
+        format!("--leader-elect-renew-deadline={}s", election.renew),
+        format!("--leader-elect-retry-period={}s", election.retry),
+    ]
+}

@@ -1,0 +1,68 @@
+//! kube-controller-manager.
+
+use crate::part::{CLUSTER_CA, Part, http};
+use crate::unit::Service;
+use crate::{Artifacts, ClusterSettings, RenderError, controllers};
+use slipway_model::{ControlPlaneCredentials, MachinePlan};
+
+pub(crate) const USER: (&str, u32) = ("kube-controller-manager", 2381);
+
+/// What it is there for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// A cluster with Nodes.
+    Cluster,
+    /// The management plane: no Nodes and no pods, only what custom resources, namespaces and service accounts need.
+    Management,
+}
+
+/// The controllers of a management plane.
+const MANAGEMENT: [&str; 6] = [
+    "clusterrole-aggregation-controller",
+    "garbage-collector-controller",
+    "namespace-controller",
+    "root-ca-certificate-publisher-controller",
+    "serviceaccount-controller",
+    "validatingadmissionpolicy-status-controller",
+];
+
+pub(crate) fn render(
+    duty: Duty,
+    cluster: &ClusterSettings,
+    credentials: &ControlPlaneCredentials,
+    artifacts: &Artifacts,
+) -> Result<MachinePlan, RenderError> {
+    let mut part = Part::user("kube-controller-manager", USER.0, USER.1);
+    part.secret_directory();
+    let (user, credential) = ("system:kube-controller-manager", &credentials.controller_manager);
+    let kubeconfig = controllers::kubeconfig(&mut part, "kube-controller-manager", user, credential, cluster, &credentials.node.cluster_ca);
+    let mut args = controllers::flags(&mut part, &kubeconfig, credential, cluster);
+    let signing = part.secret("sa.key", credentials.service_account_key.clone());
+    args.extend([
+        "--use-service-account-credentials=true".into(),
+        format!("--service-account-private-key-file={signing}"),
+        format!("--root-ca-file={CLUSTER_CA}"),
+    ]);
+    match duty {
+        Duty::Cluster => {
+            let ca_key = part.secret("ca.key", credentials.cluster_ca_key.clone());
+            args.extend([
+                "--controllers=*".into(),
+                "--cloud-provider=external".into(),
+                "--allocate-node-cidrs=true".into(),
+                format!("--cluster-cidr={}", cluster.network.pod_cidr),
+                format!("--node-cidr-mask-size={}", cluster.network.node_mask()),
+                format!("--service-cluster-ip-range={}", cluster.network.service_cidr),
+                format!("--cluster-signing-cert-file={CLUSTER_CA}"),
+                format!("--cluster-signing-key-file={ca_key}"),
+                // By its default of 20 requests a second a new cluster's first service accounts hold the podCIDRs back by five seconds.
+                "--kube-api-qps=200".into(),
+                "--kube-api-burst=400".into(),
+            ]);
+        }
+        Duty::Management => args.push(format!("--controllers={}", MANAGEMENT.join(","))),
+    }
+    let mut service = Service::program("Kubernetes controller manager", "kube-controller-manager", args).as_user(USER.0);
+    service.hold = controllers::hold();
+    part.finish(&service, &["kube-controller-manager"], artifacts, http("https://127.0.0.1:10257/healthz"))
+}

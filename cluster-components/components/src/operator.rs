@@ -1,0 +1,23 @@
+//! The operator as a unit of the management machine.
+
+use crate::part::{Part, http};
+use crate::unit::Service;
+use crate::{Artifacts, ClusterSettings, OperatorSettings, RenderError, controllers};
+use slipway_model::MachinePlan;
+
+pub(crate) const USER: (&str, u32) = (crate::machine::OPERATOR_USER, 2384);
+
+pub(crate) fn render(
+    cluster: &ClusterSettings,
+    operator: &OperatorSettings,
+    ca: &str,
+    artifacts: &Artifacts,
+) -> Result<MachinePlan, RenderError> {
+    let mut part = Part::user("slipway-operator", USER.0, USER.1);
+    let kubeconfig = controllers::kubeconfig(&mut part, "slipway-operator", "slipway-operator", &operator.credential, cluster, ca);
+    part.adopt(&operator.files);
+    let mut service = Service::program("Slipway operator", "slipway-operator", operator.args.clone()).as_user(USER.0);
+    service.environment = std::iter::once(("KUBECONFIG".to_owned(), kubeconfig)).chain(operator.environment.clone()).collect();
+    service.hold = controllers::hold();
+    part.finish(&service, &["slipway-operator"], artifacts, http(&operator.health_url))
+}
