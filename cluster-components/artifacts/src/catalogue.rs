@@ -1,7 +1,7 @@
 //! What Slipway can install: versions that are tested together, the executables each component brings, where upstream
 //! publishes them. Pure data; nothing here looks at a disk or a network.
 //!
-//! To add a version: `gomod/generate.sh COMPONENT VERSION`, a row in [`SETS`], a commit date in `recipe.rs` for
+//! To add a version: `gomod/generate.sh COMPONENT VERSION`, a row in `SETS`, a release date in `recipe.rs` for
 //! Kubernetes, and digests in `catalogue/releases.rs` if they are published. The tests below say what is missing.
 
 mod releases;
