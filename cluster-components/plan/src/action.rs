@@ -1,0 +1,488 @@
+//! What the executor can do: every effect on the outside world, each safe to repeat, each with the check that is made at its target.
+//!
+//! The actions of one [`Plan`](crate::Plan) are independent: they may run concurrently and in any order, and any of them may be left out, fail,
+//! or be carried out without anybody hearing of it.
+//! An executor may begin the next pass while some still run and skips those whose [`Action::key`] is running; those that [`Action::chooses`] must
+//! have ended before, because their choice depends on what they change.
+
+use crate::{Endpoint, InstanceRef, Ordinals, PodKey};
+use serde::{Deserialize, Serialize};
+use slipway_model::{KubernetesVersion, MachineName, PlanDigest, PoolName};
+use std::fmt;
+use std::net::Ipv4Addr;
+
+/// Why the planner itself takes a machine away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Removal {
+    /// Its pool wants fewer.
+    ScaleDown,
+    /// Its pool is no longer in the Cluster.
+    PoolRemoved,
+    /// It is dead and will be replaced.
+    Dead,
+    /// The founding of the control plane failed and is begun anew with new machines.
+    FoundingFailed,
+}
+
+/// One effect.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Action {
+    /// Puts our finalizer on the Cluster. Safe to repeat: it is there or not. Always the first: nothing outside is made before.
+    AddFinalizer,
+    /// Makes `<cluster>-pki`. Safe to repeat: create-only, "already exists" is success; the keys that are there stay.
+    /// (Secrets carry no ownerReference, or an orphaned cluster would lose them.)
+    CreatePki,
+    /// Makes the network. Safe to repeat: keyed by the cluster's UID. Check at the target: the Cluster exists with this UID and is not being deleted.
+    EnsureNetwork,
+    /// Makes the load balancer. Safe to repeat: keyed by the cluster's UID. Check at the target: as [`Action::EnsureNetwork`].
+    EnsureLoadBalancer {
+        /// Front and back port.
+        port: u16,
+    },
+    /// Writes the endpoint into the Cluster. Safe to repeat: only where none is recorded.
+    RecordEndpoint {
+        /// The load balancer's.
+        endpoint: Endpoint,
+    },
+    /// Tells the load balancer its targets. Safe to repeat: the whole list.
+    SetTargets {
+        /// Instance ids, sorted.
+        instances: Vec<String>,
+    },
+    /// Makes a NodePool object. Safe to repeat: named, "already exists" is success.
+    CreatePool {
+        /// Which.
+        pool: PoolName,
+        /// `spec.replicas`.
+        replicas: u32,
+    },
+    /// Sets a NodePool's replicas to what the Cluster says, with an Event that says so. Safe to repeat: uid and old value are the precondition.
+    SetPoolReplicas {
+        /// Which.
+        pool: PoolName,
+        /// Precondition.
+        uid: String,
+        /// Precondition: what it is now.
+        from: u32,
+        /// What the Cluster says.
+        to: u32,
+    },
+    /// Deletes a NodePool object and takes our finalizer off. Safe to repeat: uid is the precondition, "not found" is success.
+    RemovePool {
+        /// Which.
+        pool: PoolName,
+        /// Precondition.
+        uid: String,
+    },
+    /// Hands out ordinals, or settles them, in the Cluster record. Safe to repeat: compare-and-swap on `from`.
+    SetOrdinals {
+        /// Which pool.
+        pool: PoolName,
+        /// Precondition.
+        from: Ordinals,
+        /// New.
+        to: Ordinals,
+    },
+    /// Makes a Machine object (with our finalizer from birth): the record. Safe to repeat: named, "already exists" is success.
+    /// Check at the target: the Cluster exists with its UID and is not being deleted.
+    CreateMachine {
+        /// Its name.
+        machine: MachineName,
+        /// Its pool.
+        pool: PoolName,
+        /// Its ordinal.
+        ordinal: u32,
+        /// Version that it is made for, and keeps.
+        version: KubernetesVersion,
+    },
+    /// Makes `<machine>-bootstrap`: token and user data, frozen before the first create call. Safe to repeat: create-only.
+    IssueBootstrap {
+        /// Which.
+        machine: MachineName,
+        /// Its uid.
+        uid: String,
+    },
+    /// Asks the cloud for the machine. Safe to repeat: keyed by the Machine's uid, with frozen user data.
+    /// Check at the target: a quorum read of the Machine shows this uid, not being deleted, and no recorded instance.
+    CreateInstance {
+        /// Which.
+        machine: MachineName,
+        /// Its uid, the idempotency key.
+        uid: String,
+    },
+    /// Writes the instance into the Machine record. Safe to repeat: only where none is recorded; uid is the precondition.
+    RecordInstance {
+        /// Which.
+        machine: MachineName,
+        /// Precondition.
+        uid: String,
+        /// What the cloud made.
+        instance: InstanceRef,
+    },
+    /// Starts a powered-off instance. Safe to repeat: one that runs stays as it is.
+    StartInstance {
+        /// Which machine's.
+        machine: MachineName,
+        /// The cloud's id.
+        instance: String,
+    },
+    /// Makes the machine's leaf certificates for its address (and the endpoint) and keeps them. Safe to repeat: create-only.
+    IssueCertificates {
+        /// Which.
+        machine: MachineName,
+        /// Its uid.
+        uid: String,
+    },
+    /// Writes the founders into the Cluster record. Safe to repeat: compare-and-swap on `from`, refused once bootstrapped.
+    RecordFounders {
+        /// Precondition.
+        from: Vec<MachineName>,
+        /// Sorted.
+        founders: Vec<MachineName>,
+    },
+    /// Claims the agent with the one-time token, makes the first mTLS call, pins its key in the record. Safe to repeat: until that first call by
+    /// protocol; after it the executor finds the agent answering over mTLS and only the record is missing.
+    Claim {
+        /// Which.
+        machine: MachineName,
+        /// Its uid.
+        uid: String,
+        /// Where it is.
+        address: Ipv4Addr,
+    },
+    /// Deletes `<machine>-bootstrap` after the claim. Safe to repeat: "not found" is success.
+    DropBootstrap {
+        /// Which.
+        machine: MachineName,
+    },
+    /// Hands the agent its rendered plan. Safe to repeat: compare-and-swap on the digest last accepted, by uid and epoch.
+    /// Check at the target: what is rendered now still has the digest `wanted`.
+    ApplyPlan {
+        /// Which.
+        machine: MachineName,
+        /// Its uid.
+        uid: String,
+        /// Precondition: what the agent last accepted.
+        expected: Option<PlanDigest>,
+        /// What it gets.
+        wanted: PlanDigest,
+    },
+    /// Writes "etcd had a quorum" into the Cluster record, for good. Safe to repeat. Precondition: the same founders.
+    RecordBootstrapped {
+        /// Precondition.
+        founders: Vec<MachineName>,
+    },
+    /// Makes or mends `<cluster>-kubeconfig`. Safe to repeat: the same endpoint and authority; a usable one is left alone.
+    WriteKubeconfig,
+    /// Applies the addons to the cluster by server-side apply and notes their digest when all are in. Safe to repeat.
+    ApplyAddons {
+        /// Their digest.
+        wanted: String,
+    },
+    /// Sets a Node's labels and taints by server-side apply. Safe to repeat: uid is the precondition.
+    LabelNode {
+        /// Whose Node.
+        machine: MachineName,
+        /// Its name.
+        node: String,
+        /// Precondition.
+        uid: String,
+    },
+    /// Deletes a Machine object, whose finalizer keeps it until the machine is gone. Safe to repeat: uid is the precondition.
+    DeleteMachine {
+        /// Which.
+        machine: MachineName,
+        /// Precondition.
+        uid: String,
+        /// Why.
+        why: Removal,
+    },
+    /// Marks a Node unschedulable. Safe to repeat: uid is the precondition.
+    Cordon {
+        /// Whose Node.
+        machine: MachineName,
+        /// Its name.
+        node: String,
+        /// Precondition.
+        uid: String,
+    },
+    /// Evicts a pod through the Eviction API. Safe to repeat: the pod's uid is the precondition; "not found" is success; a budget's refusal is a
+    /// failure like any other, tried again later.
+    Evict {
+        /// From whose Node.
+        machine: MachineName,
+        /// Which.
+        pod: PodKey,
+    },
+    /// Removes a recorded machine's instance. Safe to repeat: "not found" is success.
+    /// Check at the target: the Machine record carries a deletionTimestamp, or its Cluster does.
+    DeleteInstance {
+        /// Which machine's.
+        machine: MachineName,
+        /// The cloud's id.
+        instance: String,
+    },
+    /// Removes an instance that no record speaks of (a create call that came through late, a record removed by force). Safe to repeat.
+    /// Check at the target: a quorum read of the Machine by name finds none with this uid. Uids never come back, so none will appear.
+    DeleteStrayInstance {
+        /// The name it was made for.
+        machine: MachineName,
+        /// The uid it was made for.
+        machine_uid: String,
+        /// The cloud's id.
+        instance: String,
+    },
+    /// Deletes a Node whose instance is gone. Safe to repeat: uid is the precondition, "not found" is success.
+    DeleteNode {
+        /// Whose Node.
+        machine: MachineName,
+        /// Its name.
+        node: String,
+        /// Precondition.
+        uid: String,
+    },
+    /// Deletes a Machine's Secrets (unless orphaned) and object, and takes the finalizer off: nothing of the machine is left (or, orphaned, all of it stays).
+    /// Safe to repeat: uid is the precondition, "not found" is success.
+    RemoveMachine {
+        /// Which.
+        machine: MachineName,
+        /// Precondition.
+        uid: String,
+        /// Whether its Secrets stay.
+        keep_secrets: bool,
+    },
+    /// Removes the load balancer. Safe to repeat.
+    DeleteLoadBalancer,
+    /// Removes the network. Safe to repeat; refused by the cloud while something is in it.
+    DeleteNetwork,
+    /// Deletes every Secret of the cluster (and the finalizer of the PKI's). Safe to repeat.
+    DeleteSecrets,
+    /// Takes our finalizer off the Cluster. Safe to repeat. Always the last.
+    RemoveFinalizer,
+}
+
+/// What kind of action: half of an [`ActionKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "one per variant of Action, which documents it")]
+pub enum ActionKind {
+    AddFinalizer,
+    CreatePki,
+    EnsureNetwork,
+    EnsureLoadBalancer,
+    RecordEndpoint,
+    SetTargets,
+    CreatePool,
+    SetPoolReplicas,
+    RemovePool,
+    SetOrdinals,
+    CreateMachine,
+    IssueBootstrap,
+    CreateInstance,
+    RecordInstance,
+    StartInstance,
+    IssueCertificates,
+    RecordFounders,
+    Claim,
+    DropBootstrap,
+    ApplyPlan,
+    RecordBootstrapped,
+    WriteKubeconfig,
+    ApplyAddons,
+    LabelNode,
+    DeleteMachine,
+    Cordon,
+    Evict,
+    DeleteInstance,
+    DeleteStrayInstance,
+    DeleteNode,
+    RemoveMachine,
+    DeleteLoadBalancer,
+    DeleteNetwork,
+    DeleteSecrets,
+    RemoveFinalizer,
+}
+
+/// An action's identity over passes: its failures are counted under it, and it never runs twice at once.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ActionKey {
+    /// What is done.
+    pub kind: ActionKind,
+    /// To what: a machine, pool, instance or pod; empty for the cluster itself.
+    pub subject: String,
+}
+
+impl fmt::Display for ActionKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} {}", self.kind, self.subject)
+    }
+}
+
+impl Action {
+    /// Its identity over passes.
+    #[must_use]
+    pub fn key(&self) -> ActionKey {
+        use ActionKind as K;
+        let of = |kind, subject: &dyn fmt::Display| ActionKey { kind, subject: subject.to_string() };
+        match self {
+            Self::AddFinalizer => of(K::AddFinalizer, &""),
+            Self::CreatePki => of(K::CreatePki, &""),
+            Self::EnsureNetwork => of(K::EnsureNetwork, &""),
+            Self::EnsureLoadBalancer { .. } => of(K::EnsureLoadBalancer, &""),
+            Self::RecordEndpoint { .. } => of(K::RecordEndpoint, &""),
+            Self::SetTargets { .. } => of(K::SetTargets, &""),
+            Self::CreatePool { pool, .. } => of(K::CreatePool, pool),
+            Self::SetPoolReplicas { pool, .. } => of(K::SetPoolReplicas, pool),
+            Self::RemovePool { pool, .. } => of(K::RemovePool, pool),
+            Self::SetOrdinals { pool, .. } => of(K::SetOrdinals, pool),
+            Self::CreateMachine { machine, .. } => of(K::CreateMachine, machine),
+            Self::IssueBootstrap { machine, .. } => of(K::IssueBootstrap, machine),
+            Self::CreateInstance { machine, .. } => of(K::CreateInstance, machine),
+            Self::RecordInstance { machine, .. } => of(K::RecordInstance, machine),
+            Self::StartInstance { machine, .. } => of(K::StartInstance, machine),
+            Self::IssueCertificates { machine, .. } => of(K::IssueCertificates, machine),
+            Self::RecordFounders { .. } => of(K::RecordFounders, &""),
+            Self::Claim { machine, .. } => of(K::Claim, machine),
+            Self::DropBootstrap { machine } => of(K::DropBootstrap, machine),
+            Self::ApplyPlan { machine, .. } => of(K::ApplyPlan, machine),
+            Self::RecordBootstrapped { .. } => of(K::RecordBootstrapped, &""),
+            Self::WriteKubeconfig => of(K::WriteKubeconfig, &""),
+            Self::ApplyAddons { .. } => of(K::ApplyAddons, &""),
+            Self::LabelNode { machine, .. } => of(K::LabelNode, machine),
+            Self::DeleteMachine { machine, .. } => of(K::DeleteMachine, machine),
+            Self::Cordon { machine, .. } => of(K::Cordon, machine),
+            Self::Evict { pod, .. } => of(K::Evict, &format_args!("{pod} {}", pod.uid)),
+            Self::DeleteInstance { machine, .. } => of(K::DeleteInstance, machine),
+            Self::DeleteStrayInstance { instance, .. } => of(K::DeleteStrayInstance, instance),
+            Self::DeleteNode { machine, .. } => of(K::DeleteNode, machine),
+            Self::RemoveMachine { machine, .. } => of(K::RemoveMachine, machine),
+            Self::DeleteLoadBalancer => of(K::DeleteLoadBalancer, &""),
+            Self::DeleteNetwork => of(K::DeleteNetwork, &""),
+            Self::DeleteSecrets => of(K::DeleteSecrets, &""),
+            Self::RemoveFinalizer => of(K::RemoveFinalizer, &""),
+        }
+    }
+
+    /// The machine it is about, if it is about one.
+    #[must_use]
+    pub fn machine(&self) -> Option<&MachineName> {
+        match self {
+            Self::CreateMachine { machine, .. }
+            | Self::IssueBootstrap { machine, .. }
+            | Self::CreateInstance { machine, .. }
+            | Self::RecordInstance { machine, .. }
+            | Self::StartInstance { machine, .. }
+            | Self::IssueCertificates { machine, .. }
+            | Self::Claim { machine, .. }
+            | Self::DropBootstrap { machine }
+            | Self::ApplyPlan { machine, .. }
+            | Self::LabelNode { machine, .. }
+            | Self::DeleteMachine { machine, .. }
+            | Self::Cordon { machine, .. }
+            | Self::Evict { machine, .. }
+            | Self::DeleteInstance { machine, .. }
+            | Self::DeleteStrayInstance { machine, .. }
+            | Self::DeleteNode { machine, .. }
+            | Self::RemoveMachine { machine, .. } => Some(machine),
+            Self::AddFinalizer
+            | Self::CreatePki
+            | Self::EnsureNetwork
+            | Self::EnsureLoadBalancer { .. }
+            | Self::RecordEndpoint { .. }
+            | Self::SetTargets { .. }
+            | Self::CreatePool { .. }
+            | Self::SetPoolReplicas { .. }
+            | Self::RemovePool { .. }
+            | Self::SetOrdinals { .. }
+            | Self::RecordFounders { .. }
+            | Self::RecordBootstrapped { .. }
+            | Self::WriteKubeconfig
+            | Self::ApplyAddons { .. }
+            | Self::DeleteLoadBalancer
+            | Self::DeleteNetwork
+            | Self::DeleteSecrets
+            | Self::RemoveFinalizer => None,
+        }
+    }
+
+    /// Whether it is one choice among several: a plan made before its end could choose differently, so it must have ended before the next plan.
+    #[must_use]
+    pub fn chooses(&self) -> bool {
+        matches!(
+            self,
+            Self::SetOrdinals { .. }
+                | Self::CreateMachine { .. }
+                | Self::DeleteMachine { .. }
+                | Self::RecordFounders { .. }
+                | Self::RecordBootstrapped { .. }
+                | Self::ApplyPlan { .. }
+        )
+    }
+}
+
+impl fmt::Display for Removal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ScaleDown => "its pool wants fewer machines",
+            Self::PoolRemoved => "its pool is no longer in the Cluster",
+            Self::Dead => "it is dead and will be replaced",
+            Self::FoundingFailed => "founding the control plane failed and begins anew",
+        })
+    }
+}
+
+/// For people: the forecast and the events say it so.
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddFinalizer => f.write_str("take charge of the cluster (finalizer)"),
+            Self::CreatePki => f.write_str("make the cluster's certificate authorities"),
+            Self::EnsureNetwork => f.write_str("make the network"),
+            Self::EnsureLoadBalancer { port } => write!(f, "make the load balancer on port {port}"),
+            Self::RecordEndpoint { endpoint } => write!(f, "record the endpoint {endpoint}"),
+            Self::SetTargets { instances } if instances.is_empty() => f.write_str("take all targets off the load balancer"),
+            Self::SetTargets { instances } => write!(f, "point the load balancer to {}", instances.join(", ")),
+            Self::CreatePool { pool, replicas } => write!(f, "make NodePool {pool} with {replicas} replicas"),
+            Self::SetPoolReplicas { pool, from, to, .. } => {
+                write!(f, "set NodePool {pool} from {from} to {to} replicas, as the Cluster says")
+            }
+            Self::RemovePool { pool, .. } => write!(f, "remove NodePool {pool}"),
+            Self::SetOrdinals { pool, from, to } if to.next > from.next => {
+                write!(f, "hand out the numbers {} to {} of pool {pool}", from.next, to.next - 1)
+            }
+            Self::SetOrdinals { pool, to, .. } => write!(f, "settle the numbers of pool {pool} below {}", to.settled),
+            Self::CreateMachine { machine, version, .. } => write!(f, "record machine {machine} for {version}"),
+            Self::IssueBootstrap { machine, .. } => write!(f, "freeze the first-boot script of {machine}"),
+            Self::CreateInstance { machine, .. } => write!(f, "create machine {machine}"),
+            Self::RecordInstance { machine, instance, .. } => {
+                write!(f, "record that {machine} is instance {} at {}", instance.id, instance.address)
+            }
+            Self::StartInstance { machine, .. } => write!(f, "start machine {machine} again"),
+            Self::IssueCertificates { machine, .. } => write!(f, "issue the certificates of {machine}"),
+            Self::RecordFounders { founders, .. } => {
+                f.write_str("record the founders of the control plane:")?;
+                founders.iter().try_for_each(|m| write!(f, " {m}"))
+            }
+            Self::Claim { machine, .. } => write!(f, "claim the agent of {machine}"),
+            Self::DropBootstrap { machine } => write!(f, "delete the used token of {machine}"),
+            Self::ApplyPlan { machine, expected: None, .. } => write!(f, "configure {machine}"),
+            Self::ApplyPlan { machine, expected: Some(_), .. } => write!(f, "reconfigure {machine} in place"),
+            Self::RecordBootstrapped { .. } => f.write_str("record that etcd has its quorum"),
+            Self::WriteKubeconfig => f.write_str("write the kubeconfig"),
+            Self::ApplyAddons { .. } => f.write_str("apply the addons"),
+            Self::LabelNode { node, .. } => write!(f, "label Node {node}"),
+            Self::DeleteMachine { machine, why, .. } => write!(f, "take machine {machine} away: {why}"),
+            Self::Cordon { node, .. } => write!(f, "cordon Node {node}"),
+            Self::Evict { machine, pod } => write!(f, "evict {pod} from {machine}"),
+            Self::DeleteInstance { machine, .. } => write!(f, "delete machine {machine}"),
+            Self::DeleteStrayInstance { machine, instance, .. } => {
+                write!(f, "delete instance {instance}, made for {machine}, of which there is no record")
+            }
+            Self::DeleteNode { node, .. } => write!(f, "delete Node {node}"),
+            Self::RemoveMachine { machine, .. } => write!(f, "remove the record of {machine}"),
+            Self::DeleteLoadBalancer => f.write_str("delete the load balancer"),
+            Self::DeleteNetwork => f.write_str("delete the network"),
+            Self::DeleteSecrets => f.write_str("delete the cluster's Secrets"),
+            Self::RemoveFinalizer => f.write_str("let the cluster go (finalizer)"),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Reasons of waits and conditions: one word for programs, a paragraph for people. docs/troubleshooting.md is made from [`Reason::ALL`].
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+macro_rules! reasons {
+    ($($name:ident: $explain:literal,)*) => {
+        /// Why something waits, or why a condition is what it is.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        pub enum Reason {
+            $(#[doc = $explain] $name,)*
+        }
+
+        impl Reason {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// As written in the object.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+
+            /// What it means and what to do.
+            #[must_use]
+            pub fn explain(self) -> &'static str {
+                match self {
+                    $(Self::$name => $explain,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    AllReady: "Everything the spec asks for exists and works. Nothing to do.",
+    InfrastructureExists: "The network, the load balancer and every machine exist.",
+    ApiServersHealthy: "Every API server answers.",
+    QuorumOfApiServersHealthy: "The API answers, but not every API server does. `slipway describe` names the machine and the unit that is not healthy; its journal (`slipway logs`) says why.",
+    MembersHealthy: "Every etcd member is healthy.",
+    QuorumHealthy: "etcd serves reads and writes, but a member is not healthy: one more loss may stop it. Look at the named machine.",
+    QuorumLost: "Fewer than half of the etcd members answer, so the API cannot write. Nothing destructive is done. Start the machines again; if they are lost for good, the cluster has to be restored from a backup.",
+    WorkersJoined: "Every wanted worker has a Ready Node.",
+    NoWorkersWanted: "No pool wants machines.",
+    RunsTheSpec: "Every machine runs what the spec says.",
+    Settled: "Nothing is being changed.",
+    Creating: "The cluster is being made for the first time. `slipway describe` shows every machine and what it waits for.",
+    Scaling: "Machines are being added to or taken from a pool.",
+    Replacing: "A machine is being replaced, because it is dead or because its Machine object was deleted.",
+    Reconfiguring: "A machine gets a changed configuration of the same version, one at a time.",
+    Deleting: "The cluster is being deleted: load balancer and machines at once, then the network, then its Secrets and records.",
+    Orphaning: "The Cluster was deleted with `deletionPolicy: Orphan`: only the records go; machines, load balancer, network and Secrets stay and are nobody's from now on.",
+    Healing: "Something that worked before is being mended.",
+    CannotObserve: "A part of the world cannot be seen at the moment (the message says which, and why). What cannot be seen is neither created nor deleted. It goes on by itself when the cause is gone.",
+    ActionFailing: "An action failed and is tried again later with growing pauses. The message carries the last error, which names what to mend.",
+    MakingNetwork: "The cloud makes the network.",
+    MakingLoadBalancer: "The cloud makes the load balancer, or it does not forward yet.",
+    MachineStarting: "The cloud makes or boots the machine, or its first-boot script installs the agent. If this lasts more than a minute, look at the machine's console; the first-boot script logs to the journal as slipway-user-data.service.",
+    MachineNeverAnswered: "The machine's agent has not answered since the machine was made, longer than any boot should take. Workers are replaced; for a control plane, look at its console. Its first-boot script logs to the journal as slipway-user-data.service.",
+    AgentSilent: "The machine's agent answered before and does not any more. A worker is replaced when its Node is NotReady too, or its cloud says that it is powered off. The processes on the machine do not need the agent and may be well.",
+    MachinePoweredOff: "The cloud says that the machine is powered off. A control plane is started again at once, and so are workers when many are off together; a single worker is replaced after its grace period.",
+    MachineDead: "The worker is dead: its instance is gone, or its agent is silent and a second witness (the cloud, or its Node's Ready condition) agrees. It is replaced.",
+    ControlPlaneMachineLost: "A control-plane machine is lost for good: its instance is gone, or its disk is not the one it had. This release does not replace control-plane machines of a running cluster; while a quorum of etcd members is healthy the API goes on working. Restore its instance if you can, or make a new cluster.",
+    TooManyMachinesLost: "So many workers look dead at once that the fault is more likely in what connects them (a zone, a switch, the host) than in them. Nothing is replaced; powered-off ones are started again. When they really are gone, delete their Machine objects and they are replaced.",
+    ReplacingOthersFirst: "The machine is dead, but only a part of the workers is replaced at the same time. Its turn comes when the others have joined.",
+    WaitingForAddresses: "A control plane's configuration names every founder's address, and not all founders have one yet.",
+    WaitingForFounders: "etcd's members are started together: every control-plane machine has to be claimed first.",
+    WaitingForQuorum: "etcd's members are being started and have no quorum yet. If this lasts more than half a minute, look at etcd's journal on the named machines: `slipway logs MACHINE etcd.service`.",
+    FoundingFailed: "A control-plane machine was lost before etcd ever had a quorum. The unfinished set holds no data; it is taken away completely and new machines begin anew.",
+    Rendering: "The machine's configuration cannot be made yet: its certificates or the cluster's endpoint are still missing.",
+    ApplyingConfiguration: "The agent makes its machine's configuration real: fetching and verifying artifacts, writing files, starting units.",
+    ConfigurationTroubled: "The agent cannot make its machine's configuration real (the message carries its error: a truncated artifact, a taken port, a full disk, a unit that fails). It tries again by itself; mend what the error names.",
+    UnitFailing: "A unit of the machine is not active. systemd starts it again and again; its journal says why: `slipway logs MACHINE UNIT`.",
+    ProbeFailing: "A component of the machine runs but does not answer its probe yet.",
+    WaitingForApi: "The cluster's API does not answer yet.",
+    NodeNotRegistered: "The machine's kubelet has not registered its Node yet. Workers' kubelets are held until the load balancer answers.",
+    NodeNotReady: "The Node is registered, but its kubelet says it is not Ready; the message carries its reason.",
+    WaitingForAddons: "The addons (CoreDNS and the roles of the cluster's own components) are not applied completely yet.",
+    WaitingForOthers: "Only one machine is changed at a time, and another one is not healthy or not done yet.",
+    EvictionBlocked: "A PodDisruptionBudget does not allow a pod to be evicted; the message names pod and budget. It is tried again until the pool's drainTimeoutSeconds are over (0: for ever). Add replicas, relax the budget, or delete the pod.",
+    PodTerminating: "A pod was evicted and is shutting down within its grace period.",
+    InstanceDeleting: "The cloud removes the machine.",
+    NumbersUnsettled: "Machine numbers were handed out and are not all used; that is written down before a record goes, so that none is used twice.",
+    ControlPlaneScalingNotSupported: "The number of control-plane replicas was changed on a running cluster. This release cannot do that: the control plane stays as it is. Set the old number again.",
+    UpgradeNotSupported: "The Kubernetes version was changed on a running cluster. This release cannot upgrade: every machine stays at its version, and new ones get the control plane's. Set the old version again.",
+    ControlPlaneReplacementNotSupported: "The Machine object of a control plane of a running cluster was deleted. This release does not replace control planes: the machine stays in service, and its finalizer keeps the object.",
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
