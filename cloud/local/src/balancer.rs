@@ -1,0 +1,170 @@
+//! The load balancer: HAProxy in a machine of its own, in front of the API servers.
+//!
+//! Targets come and go without reloads: HAProxy has as many servers as there are machine addresses to be asked for, empty at first, and
+//! its admin socket sets them. The file is written first, so that a HAProxy that starts meanwhile reads what the socket would tell it; a
+//! reload requested during a start would be lost, and every reload would leave an old process with the old connections behind.
+
+use crate::host::HostError;
+use std::fmt::Write as _;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+/// Most targets of one load balancer: seven control planes, and as many again while they are replaced.
+pub const TARGETS_MAX: usize = 16;
+/// HAProxy's socket within its machine.
+const SOCKET: &str = "run/haproxy/admin.sock";
+/// How long HAProxy may take to answer on its socket.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// haproxy.cfg for targets in slots; unused slots are in maintenance. Pure.
+pub fn render(port: u16, slots: &[Option<Ipv4Addr>]) -> String {
+    let mut text = format!(
+        "# Written by slipway-local. A failed check, or a failed connection, and its connections are cut and go elsewhere.
+global
+ maxconn 4000
+ nbthread 1
+ user haproxy
+ group haproxy
+ stats socket /{SOCKET} mode 600 level admin
+ stats timeout 1m
+defaults
+ mode tcp
+ balance roundrobin
+ option redispatch 1
+ retries 3
+ timeout connect 300ms
+ timeout check 1s
+ timeout queue 1s
+ timeout client 1h
+ timeout server 1h
+frontend api
+ bind :{port}
+ default_backend apis
+backend apis
+ option httpchk GET /readyz
+ http-check expect status 200
+ default-server check check-ssl verify none inter 200ms fastinter 50ms downinter 200ms fall 2 rise 1 on-marked-down shutdown-sessions observe layer4 error-limit 1 on-error mark-down
+"
+    );
+    for (n, slot) in (1..).zip(slots.iter().copied().chain(std::iter::repeat(None)).take(TARGETS_MAX)) {
+        let _ = match slot {
+            Some(address) => writeln!(text, " server s{n} {address}:{port}"),
+            None => writeln!(text, " server s{n} 0.0.0.0:{port} disabled"),
+        };
+    }
+    text
+}
+
+/// Puts wanted addresses into slots so that those that stay keep theirs. Pure.
+pub fn assign(current: &[Option<Ipv4Addr>], wanted: &[Ipv4Addr]) -> Vec<Option<Ipv4Addr>> {
+    let mut slots: Vec<Option<Ipv4Addr>> = current.iter().copied().chain(std::iter::repeat(None)).take(TARGETS_MAX).collect();
+    for slot in &mut slots {
+        *slot = slot.filter(|a| wanted.contains(a));
+    }
+    for address in wanted {
+        if !slots.contains(&Some(*address))
+            && let Some(free) = slots.iter_mut().find(|s| s.is_none())
+        {
+            *free = Some(*address);
+        }
+    }
+    slots
+}
+
+/// What HAProxy runs with: per slot the address, none where the slot is in maintenance. Parsed from `show servers state`.
+fn parse(state: &str) -> Vec<Option<Ipv4Addr>> {
+    // Fields: be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state …; bit 0 of the admin state is forced maintenance.
+    let lines = state.lines().filter(|l| !l.starts_with('#')).map(|l| l.split_whitespace().collect::<Vec<_>>()).filter(|f| f.len() > 6);
+    let server = |f: Vec<&str>| {
+        let number: usize = f.get(3)?.strip_prefix('s')?.parse().ok()?;
+        let address: Ipv4Addr = f.get(4)?.parse().ok()?;
+        let admin: u32 = f.get(6)?.parse().ok()?;
+        Some((number, (admin & 1 == 0).then_some(address)))
+    };
+    let mut slots = vec![None; TARGETS_MAX];
+    for (number, address) in lines.filter_map(server) {
+        if let Some(slot) = number.checked_sub(1).and_then(|n| slots.get_mut(n)) {
+            *slot = address;
+        }
+    }
+    slots
+}
+
+async fn ask(pid: i32, commands: &str) -> Result<String, HostError> {
+    // By way of /proc the path is short enough for a socket's, wherever the state directory is.
+    let path = format!("/proc/{pid}/root/{SOCKET}");
+    let talk = async {
+        let mut socket = UnixStream::connect(&path).await?;
+        socket.write_all(commands.as_bytes()).await?;
+        socket.shutdown().await?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    match tokio::time::timeout(DEADLINE, talk).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(why)) => Err(HostError::File { what: "asking HAProxy over", path: path.into(), why }),
+        Err(_) => Err(HostError::Waited(format!("HAProxy did not answer on {path} within {DEADLINE:?}"))),
+    }
+}
+
+/// Makes the running HAProxy forward to exactly these, and writes the file that the next one starts with. `pid` is the machine's PID 1.
+pub async fn apply(root: &Path, pid: i32, port: u16, wanted: &[Ipv4Addr]) -> Result<(), HostError> {
+    let current = parse(&ask(pid, "show servers state apis\n").await?);
+    let slots = assign(&current, wanted);
+    // Record before effect, here too. A rename, so that HAProxy never reads half a file.
+    let file = root.join("etc/haproxy/haproxy.cfg");
+    let (next, text) = (file.with_extension("next"), render(port, &slots));
+    crate::host::write(&next, text.as_bytes(), 0o644)?;
+    crate::host::file("renaming", &file, std::fs::rename(&next, &file))?;
+    let mut commands = Vec::new();
+    for (n, (before, after)) in (1..).zip(current.iter().zip(&slots)) {
+        match (before, after) {
+            (a, b) if a == b => {}
+            (_, None) => commands.push(format!("set server apis/s{n} state maint; shutdown sessions server apis/s{n}")),
+            (_, Some(address)) => {
+                commands.push(format!("set server apis/s{n} state maint; set server apis/s{n} addr {address} port {port}; set server apis/s{n} state ready; set server apis/s{n} health down"));
+            }
+        }
+    }
+    if !commands.is_empty() {
+        let said = ask(pid, &(commands.join("; ") + "\n")).await?;
+        let now = parse(&ask(pid, "show servers state apis\n").await?);
+        if now != slots {
+            return Err(HostError::Waited(format!("HAProxy did not take its targets: {}", said.trim())));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+
+    fn at(host: u8) -> Ipv4Addr {
+        Ipv4Addr::new(198, 18, 1, host)
+    }
+
+    #[test]
+    fn targets_that_stay_keep_their_slot() {
+        let slots = assign(&[Some(at(10)), Some(at(11)), Some(at(12))], &[at(12), at(13), at(10)]);
+        assert_eq!(slots[..4], [Some(at(10)), Some(at(13)), Some(at(12)), None]);
+        assert_eq!(assign(&slots, &[]), vec![None; TARGETS_MAX]);
+    }
+
+    #[test]
+    fn state_is_read_as_haproxy_writes_it() {
+        let state = "1\n# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight\n\
+            3 apis 1 s1 198.18.1.10 2 0 1 1 4 6 3 4 6 0 0 0 - 6443 - 0 1 - - 0\n3 apis 2 s2 0.0.0.0 0 5 1 1 4 1 0 0 14 0 0 0 - 6443 - 0 1 - - 0\n\n";
+        assert_eq!(parse(state)[..2], [Some(at(10)), None]);
+    }
+
+    #[test]
+    fn rendered_as_reviewed() {
+        insta::assert_snapshot!(render(6443, &[Some(at(10)), None, Some(at(12))]));
+    }
+}
