@@ -11,11 +11,22 @@
 //! `forecast`; the model checker drives the same `simulate`. What is shown, checked and done is one function.
 
 mod action;
+mod conditions;
+mod control_plane;
+mod deletion;
+mod draft;
+mod drain;
+mod infrastructure;
+mod machines;
 mod outcome;
+mod pools;
 mod reasons;
+mod remediation;
 mod types;
 
 pub use action::{Action, ActionKey, ActionKind, Removal};
+pub use draft::{BOOT_TIMEOUT, DEAD_AFTER, PROBE_API_SERVER, PROBE_ETCD};
+pub use infrastructure::API_PORT;
 pub use outcome::{Condition, ConditionType, Plan, Status, Wait};
 pub use reasons::Reason;
 pub use types::{
@@ -27,9 +38,25 @@ pub use types::{
 use jiff::Timestamp;
 use slipway_model::ClusterSpec;
 
-/// What may start now.
+/// What may start now, what holds, and what is waited for. The table of contents of this crate.
 #[must_use]
 pub fn plan(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Plan {
-    let _ = (spec, observed, now);
-    Plan { actions: vec![], conditions: vec![], waits: vec![], requeue: None }
+    let mut draft = draft::Draft::new(spec, observed, now);
+    if let Some(since) = observed.cluster.deleting {
+        deletion::cluster(&mut draft, since);
+    } else if observed.cluster.finalizer {
+        infrastructure::shared(&mut draft);
+        infrastructure::strays(&mut draft);
+        control_plane::members(&mut draft);
+        pools::records(&mut draft);
+        pools::sizes(&mut draft);
+        pools::sizeless(&mut draft);
+        machines::forward(&mut draft);
+        remediation::workers(&mut draft);
+        drain::leaving(&mut draft);
+        control_plane::access(&mut draft);
+    } else {
+        draft.start(Action::AddFinalizer);
+    }
+    draft.finish()
 }

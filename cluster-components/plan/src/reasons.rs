@@ -65,6 +65,8 @@ reasons! {
     ControlPlaneMachineLost: "A control-plane machine is lost for good: its instance is gone, or its disk is not the one it had. This release does not replace control-plane machines of a running cluster; while a quorum of etcd members is healthy the API goes on working. Restore its instance if you can, or make a new cluster.",
     TooManyMachinesLost: "So many workers look dead at once that the fault is more likely in what connects them (a zone, a switch, the host) than in them. Nothing is replaced; powered-off ones are started again. When they really are gone, delete their Machine objects and they are replaced.",
     ReplacingOthersFirst: "The machine is dead, but only a part of the workers is replaced at the same time. Its turn comes when the others have joined.",
+    EndpointMoved: "The load balancer was made anew and its address is not the published endpoint, which never changes: kubeconfigs, kubelets and certificates name it. Give the old address back to it, or make a new cluster.",
+    AuthoritiesLost: "The Secret `<cluster>-pki` is gone although machines trust what was in it. It is never made anew under a living cluster: restore it from a backup. Until then nothing can be claimed, configured or renewed; the cluster itself goes on working.",
     WaitingForAddresses: "A control plane's configuration names every founder's address, and not all founders have one yet.",
     WaitingForFounders: "etcd's members are started together: every control-plane machine has to be claimed first.",
     WaitingForQuorum: "etcd's members are being started and have no quorum yet. If this lasts more than half a minute, look at etcd's journal on the named machines: `slipway logs MACHINE etcd.service`.",

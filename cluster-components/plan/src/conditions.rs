@@ -1,0 +1,297 @@
+//! The seven conditions of a Cluster, each from the facts, with messages that change only when the facts do.
+
+use crate::draft::{Draft, PROBE_API_SERVER, PROBE_ETCD};
+use crate::{Action, AgentFacts, Condition, ConditionType, Fact, InstanceState, MachineRecord, Reason, Removal, Status, Wait, pools};
+use slipway_model::DeletionPolicy;
+use std::collections::BTreeSet;
+
+/// How many waits a message names.
+const NAMED: usize = 4;
+
+type Verdict = (Status, Reason, String);
+
+/// All of them, in the order of [`ConditionType::ALL`].
+pub(crate) fn conditions(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &BTreeSet<Wait>) -> Vec<Condition> {
+    let progress = progressing(draft, actions, waits);
+    let parts = if draft.observed.cluster.deleting.is_some() {
+        let going = || (Status::False, progress.1, progress.2.clone());
+        [going(), going(), going(), going(), going()]
+    } else {
+        let infrastructure = infrastructure(draft, waits);
+        let api = component(draft, waits, PROBE_API_SERVER, "API server", Reason::ApiServersHealthy, Reason::QuorumOfApiServersHealthy);
+        let etcd = component(draft, waits, PROBE_ETCD, "etcd member", Reason::MembersHealthy, Reason::QuorumHealthy);
+        let (api, etcd) = (available(draft, api), redundant(etcd));
+        let workers = workers(draft, waits);
+        let ready = ready(draft, waits, &[&infrastructure, &api, &etcd, &workers]);
+        [ready, infrastructure, api, etcd, workers]
+    };
+    let up_to_date = up_to_date(draft, waits);
+    let verdicts = parts.into_iter().chain([up_to_date, progress]);
+    ConditionType::ALL
+        .into_iter()
+        .zip(verdicts)
+        .map(|(kind, (status, reason, message))| Condition { kind, status, reason, message })
+        .collect()
+}
+
+/// The gravest of some waits, and all of them as text.
+fn tell<'w>(waits: impl Iterator<Item = &'w Wait>) -> Option<(Reason, String)> {
+    let mut waits: Vec<&Wait> = waits.collect();
+    waits.sort_by_key(|w| (std::cmp::Reverse(gravity(w.reason)), w.machine.clone()));
+    let gravest = waits.first()?.reason;
+    let mut text = waits.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if waits.len() > NAMED {
+        text.push_str(&format!("; and {} more", waits.len() - NAMED));
+    }
+    Some((gravest, text))
+}
+
+/// Which reason a condition names when there are several: what needs a person first, then what fails, then what is merely on its way.
+fn gravity(reason: Reason) -> u8 {
+    match reason {
+        Reason::AuthoritiesLost
+        | Reason::QuorumLost
+        | Reason::ControlPlaneMachineLost
+        | Reason::TooManyMachinesLost
+        | Reason::EndpointMoved => 5,
+        Reason::ActionFailing
+        | Reason::ConfigurationTroubled
+        | Reason::CannotObserve
+        | Reason::MachineNeverAnswered
+        | Reason::UnitFailing => 4,
+        Reason::AgentSilent | Reason::MachinePoweredOff | Reason::MachineDead | Reason::FoundingFailed | Reason::EvictionBlocked => 3,
+        Reason::ControlPlaneScalingNotSupported | Reason::UpgradeNotSupported | Reason::ControlPlaneReplacementNotSupported => 2,
+        Reason::WaitingForOthers | Reason::WaitingForFounders | Reason::WaitingForAddons | Reason::WaitingForApi => 0,
+        _ => 1,
+    }
+}
+
+/// Reasons that no further pass can do anything about: somebody has to.
+fn is_stuck(reason: Reason) -> bool {
+    gravity(reason) == 5 || gravity(reason) == 2
+}
+
+fn progressing(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &BTreeSet<Wait>) -> Verdict {
+    let text = || {
+        let acting = || (!actions.is_empty()).then(|| actions.iter().take(NAMED).map(ToString::to_string).collect::<Vec<_>>().join("; "));
+        tell(waits.iter()).map(|(_, text)| text).or_else(acting).unwrap_or_default()
+    };
+    if draft.observed.cluster.deleting.is_some() {
+        let reason = match draft.spec.deletion_policy {
+            DeletionPolicy::Delete => Reason::Deleting,
+            DeletionPolicy::Orphan => Reason::Orphaning,
+        };
+        return (Status::True, reason, text());
+    }
+    if actions.is_empty() && waits.is_empty() {
+        return (Status::False, Reason::Settled, "nothing is being changed".into());
+    }
+    if actions.is_empty() && waits.iter().all(|w| is_stuck(w.reason)) {
+        let (reason, text) = tell(waits.iter()).unwrap_or((Reason::Settled, String::new()));
+        return (Status::False, reason, text);
+    }
+    (Status::True, activity(draft, actions, waits), text())
+}
+
+/// What kind of work is going on.
+fn activity(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &BTreeSet<Wait>) -> Reason {
+    let removing = |why: &[Removal]| actions.iter().any(|a| matches!(a, Action::DeleteMachine { why: w, .. } if why.contains(w)));
+    let waiting = |reasons: &[Reason]| waits.iter().any(|w| reasons.contains(&w.reason));
+    let first_time = !draft.observed.cluster.bootstrapped || draft.observed.secrets.known().is_some_and(|s| !s.kubeconfig);
+    if first_time {
+        return if waiting(&[Reason::FoundingFailed]) { Reason::FoundingFailed } else { Reason::Creating };
+    }
+    if removing(&[Removal::Dead]) || waiting(&[Reason::MachineDead, Reason::ReplacingOthersFirst]) {
+        return Reason::Replacing;
+    }
+    let joining = |m: &MachineRecord| draft.node(&m.name).is_none();
+    if removing(&[Removal::ScaleDown, Removal::PoolRemoved])
+        || actions.iter().any(|a| matches!(a, Action::CreateMachine { .. } | Action::SetOrdinals { .. } | Action::SetPoolReplicas { .. }))
+        || draft.records().iter().any(|m| !m.is_control_plane() && (m.deleting.is_some() || joining(m)))
+    {
+        return Reason::Scaling;
+    }
+    if actions.iter().any(|a| matches!(a, Action::ApplyPlan { .. })) || waiting(&[Reason::WaitingForOthers, Reason::ApplyingConfiguration])
+    {
+        return Reason::Reconfiguring;
+    }
+    Reason::Healing
+}
+
+fn infrastructure(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
+    let cloud = match &draft.observed.cloud {
+        Fact::Known(cloud) => cloud,
+        Fact::Unknown { why, .. } => {
+            return (Status::Unknown, Reason::CannotObserve, format!("the cloud's inventory cannot be seen: {why}"));
+        }
+    };
+    if !draft.observed.cluster.finalizer {
+        return (Status::False, Reason::Creating, "nothing is made yet".into());
+    }
+    let Fact::Known(machines) = &draft.observed.machines else {
+        return (Status::Unknown, Reason::CannotObserve, "the Machine objects cannot be seen".into());
+    };
+    let ours = |w: &&Wait| matches!(w.reason, Reason::MakingNetwork | Reason::MakingLoadBalancer | Reason::EndpointMoved);
+    if let Some((reason, text)) = tell(waits.iter().filter(ours)) {
+        return (Status::False, reason, text);
+    }
+    let kept = |m: &&MachineRecord| m.deleting.is_none() || (m.is_control_plane() && draft.observed.cluster.bootstrapped);
+    let runs = |m: &MachineRecord| cloud.of(&m.uid).is_some_and(|i| i.state == InstanceState::Running);
+    let missing: Vec<&str> = machines.iter().filter(kept).filter(|m| !runs(m)).map(|m| m.name.as_str()).collect();
+    if !missing.is_empty() {
+        return (Status::False, Reason::MachineStarting, format!("machines not running yet, or not any more: {}", missing.join(", ")));
+    }
+    if size(draft).is_none_or(|(wanted, there)| there < wanted) {
+        return (Status::False, Reason::Scaling, "not all machines are recorded yet".into());
+    }
+    (Status::True, Reason::InfrastructureExists, format!("network, load balancer and {} machines exist", machines.len()))
+}
+
+/// How many machines are wanted and how many are recorded and not being taken away; `None` while a pool's size is not known.
+fn size(draft: &Draft<'_>) -> Option<(usize, usize)> {
+    let planes = if draft.observed.cluster.bootstrapped {
+        draft.observed.cluster.founders.len()
+    } else {
+        draft.spec.control_plane.replicas as usize
+    };
+    let pools = draft.observed.pools.known().map(Vec::as_slice);
+    let workers = draft.spec.pools.iter().map(|p| pools::wanted(p, pools).map(|n| n as usize)).sum::<Option<usize>>()?;
+    Some((planes + workers, draft.control_planes().count() + draft.workers().count()))
+}
+
+/// How many of the control plane's `probe`s are healthy: all, a quorum, fewer, or nobody answers.
+fn component(draft: &Draft<'_>, waits: &BTreeSet<Wait>, probe: &str, what: &str, all: Reason, most: Reason) -> Verdict {
+    let members: Vec<&MachineRecord> = draft.control_planes().collect();
+    let total = draft.observed.cluster.founders.len().max(members.len());
+    let healthy = members.iter().filter(|m| draft.heard(&m.name).is_some_and(|s| s.healthy(probe))).count();
+    let silent = members
+        .iter()
+        .filter(|m| m.claimed && matches!(draft.observed.agents.get(&m.name), None | Some(AgentFacts::Silent { .. })))
+        .count();
+    let count = format!("{healthy} of {total} {what}s healthy");
+    let about = |w: &&Wait| w.machine.as_ref().is_none_or(|n| members.iter().any(|m| m.name == *n));
+    let told = tell(waits.iter().filter(about)).map_or_else(String::new, |(_, text)| format!(": {text}"));
+    if total > 0 && healthy == total {
+        return (Status::True, all, count);
+    }
+    if healthy > total / 2 {
+        return (Status::True, most, format!("{count}{told}"));
+    }
+    if !draft.observed.cluster.bootstrapped {
+        return (Status::False, Reason::Creating, format!("{count}{told}"));
+    }
+    // What nobody can ask may be well or not.
+    if healthy + silent > total / 2 {
+        return (Status::Unknown, Reason::AgentSilent, format!("{count}, {silent} not heard{told}"));
+    }
+    (Status::False, if probe == PROBE_ETCD { Reason::QuorumLost } else { Reason::ProbeFailing }, format!("{count}{told}"))
+}
+
+/// The API answers if anybody got an answer from it, whatever agents say.
+fn available(draft: &Draft<'_>, verdict: Verdict) -> Verdict {
+    match (&draft.observed.nodes, verdict) {
+        (Fact::Known(_), (Status::Unknown | Status::False, _, text)) if draft.observed.cluster.bootstrapped => {
+            (Status::True, Reason::QuorumOfApiServersHealthy, format!("the API answers; {text}"))
+        }
+        (Fact::Known(_) | Fact::Unknown { .. }, verdict) => verdict,
+    }
+}
+
+/// A quorum serves, but is not health: one more loss may end it.
+fn redundant(verdict: Verdict) -> Verdict {
+    match verdict {
+        (Status::True, Reason::QuorumHealthy, text) => (Status::False, Reason::QuorumHealthy, text),
+        other => other,
+    }
+}
+
+fn workers(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
+    let records = draft.observed.pools.known().map(Vec::as_slice);
+    let Some(wanted) = draft.spec.pools.iter().map(|p| pools::wanted(p, records).map(|n| n as usize)).sum::<Option<usize>>() else {
+        return (Status::Unknown, Reason::CannotObserve, "a pool's size is not known".into());
+    };
+    let Fact::Known(_) = draft.observed.machines else {
+        return (Status::Unknown, Reason::CannotObserve, "the Machine objects cannot be seen".into());
+    };
+    if wanted == 0 {
+        return (Status::True, Reason::NoWorkersWanted, "no pool wants machines".into());
+    }
+    if draft.observed.cluster.bootstrapped
+        && let Fact::Unknown { why, .. } = &draft.observed.nodes
+    {
+        return (Status::Unknown, Reason::WaitingForApi, format!("the cluster's Nodes cannot be seen: {why}"));
+    }
+    let ready = draft.workers().filter(|m| draft.node(&m.name).is_some_and(|n| n.ready)).count();
+    let count = format!("{ready} of {wanted} workers Ready");
+    if ready >= wanted {
+        return (Status::True, Reason::WorkersJoined, count);
+    }
+    let about = |w: &&Wait| w.machine.as_ref().is_some_and(|n| draft.workers().any(|m| m.name == *n));
+    match tell(waits.iter().filter(about)) {
+        Some((reason, text)) => (Status::False, reason, format!("{count}: {text}")),
+        None => (Status::False, Reason::Scaling, count),
+    }
+}
+
+fn up_to_date(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
+    let refused = |w: &&Wait| {
+        matches!(
+            w.reason,
+            Reason::ControlPlaneScalingNotSupported | Reason::UpgradeNotSupported | Reason::ControlPlaneReplacementNotSupported
+        )
+    };
+    if let Some((reason, text)) = tell(waits.iter().filter(refused)) {
+        return (Status::False, reason, text);
+    }
+    let Fact::Known(_) = draft.observed.machines else {
+        return (Status::Unknown, Reason::CannotObserve, "the Machine objects cannot be seen".into());
+    };
+    let (mut behind, mut unheard) = (vec![], vec![]);
+    for machine in draft.control_planes().chain(draft.workers()) {
+        let wanted = draft.observed.wanted.get(&machine.name);
+        match draft.heard(&machine.name) {
+            Some(state) if wanted.is_some() && state.applied.as_ref() == wanted => {}
+            Some(_) => behind.push(machine.name.as_str()),
+            None => unheard.push(machine.name.as_str()),
+        }
+    }
+    if draft.control_planes().next().is_none() || size(draft).is_none_or(|(wanted, there)| there < wanted) {
+        return (
+            Status::False,
+            if draft.observed.cluster.bootstrapped { Reason::Scaling } else { Reason::Creating },
+            "not all machines are recorded yet".into(),
+        );
+    }
+    if !behind.is_empty() {
+        let reason = if draft.observed.cluster.bootstrapped { Reason::Reconfiguring } else { Reason::Creating };
+        return (Status::False, reason, format!("not yet as the spec says: {}", behind.join(", ")));
+    }
+    if !unheard.is_empty() {
+        return (Status::Unknown, Reason::AgentSilent, format!("not heard: {}", unheard.join(", ")));
+    }
+    (Status::True, Reason::RunsTheSpec, format!("every machine runs {}", draft.version()))
+}
+
+/// Everything at once, and beside the other conditions: every control plane's Node, the addons, the kubeconfig.
+fn ready(draft: &Draft<'_>, waits: &BTreeSet<Wait>, parts: &[&Verdict]) -> Verdict {
+    let failing = parts.iter().filter(|(status, ..)| *status != Status::True).max_by_key(|(_, reason, _)| gravity(*reason));
+    if let Some((status, reason, text)) = failing {
+        return (*status, *reason, text.clone());
+    }
+    let not_ready: Vec<&str> =
+        draft.control_planes().filter(|m| draft.node(&m.name).is_none_or(|n| !n.ready)).map(|m| m.name.as_str()).collect();
+    if !not_ready.is_empty() {
+        let about = |w: &&Wait| w.machine.as_ref().is_some_and(|n| not_ready.contains(&n.as_str()));
+        let (reason, text) = tell(waits.iter().filter(about)).unwrap_or((Reason::NodeNotReady, String::new()));
+        return (Status::False, reason, format!("control-plane Nodes not Ready: {}: {text}", not_ready.join(", ")));
+    }
+    let addons = draft.observed.addons.known().and_then(Option::as_ref) == Some(&draft.observed.wanted_addons);
+    if !addons {
+        let (reason, text) = tell(waits.iter().filter(|w| w.machine.is_none())).unwrap_or((Reason::WaitingForAddons, String::new()));
+        return (Status::False, reason, text);
+    }
+    if draft.observed.secrets.known().is_some_and(|s| !s.kubeconfig) {
+        return (Status::False, Reason::Creating, "the kubeconfig is not written yet".into());
+    }
+    (Status::True, Reason::AllReady, "every machine is Ready and the addons are applied".into())
+}

@@ -1,0 +1,99 @@
+//! Machines that are being taken away: cordoned, drained, deleted, forgotten, in this order and each only after the one before.
+//!
+//! Control planes come here only before the founding's end; afterwards they stay (see `control_plane`).
+
+use crate::draft::Draft;
+use crate::remediation::dead_since;
+use crate::{Action, InstanceState, MachineRecord, NodeFacts, Reason, pools};
+use jiff::{SignedDuration, Timestamp};
+
+/// A pool that is gone from the Cluster and whose NodePool does not say otherwise.
+const DEFAULT_DRAIN_TIMEOUT: u32 = 300;
+
+/// Brings every machine that is being taken away a step further.
+pub(crate) fn leaving(draft: &mut Draft<'_>) {
+    let Some(machines) = draft.machines() else { return };
+    for machine in machines {
+        let kept = machine.is_control_plane() && draft.observed.cluster.bootstrapped;
+        if let Some(since) = machine.deleting.filter(|_| !kept) {
+            leave(draft, machine, since);
+        }
+    }
+    // The pools' books are settled by `grow`, but a pool that is gone from the Cluster does not grow.
+    let gone = |m: &&MachineRecord| !m.is_control_plane() && draft.spec.pools.iter().all(|p| p.name != m.pool) && !pools::settled(draft, m);
+    let books: std::collections::BTreeSet<_> = machines.iter().filter(gone).map(|m| m.pool.clone()).collect();
+    for pool in books {
+        pools::grow(draft, &pool, 0);
+    }
+}
+
+fn leave(draft: &mut Draft<'_>, machine: &MachineRecord, since: Timestamp) {
+    let Some(cloud) = draft.cloud() else { return };
+    match cloud.of(&machine.uid) {
+        Some(instance) if instance.state == InstanceState::Deleting => {
+            draft.wait_on(&machine.name, Reason::InstanceDeleting, "the cloud to remove the machine", since);
+        }
+        Some(instance) => {
+            if drained(draft, machine, since) {
+                draft.start(Action::DeleteInstance { machine: machine.name.clone(), instance: instance.id.clone() });
+                draft.wait_on(&machine.name, Reason::InstanceDeleting, "the cloud to remove the machine", since);
+            }
+        }
+        None => forget(draft, machine, since),
+    }
+}
+
+/// Its Node, then its record.
+fn forget(draft: &mut Draft<'_>, machine: &MachineRecord, since: Timestamp) {
+    let Some(nodes) = draft.nodes() else { return };
+    if let Some(node) = nodes.iter().find(|n| n.machine.as_ref() == Some(&machine.name)) {
+        draft.start(Action::DeleteNode { machine: machine.name.clone(), node: node.name.clone(), uid: node.uid.clone() });
+    } else if pools::settled(draft, machine) {
+        draft.start(Action::RemoveMachine { machine: machine.name.clone(), uid: machine.uid.clone(), keep_secrets: false });
+    } else {
+        draft.wait_on(&machine.name, Reason::NumbersUnsettled, "its number to be written off", since);
+    }
+}
+
+/// Whether nothing on the machine needs it any more, or its time is over; otherwise the next step towards that.
+fn drained(draft: &mut Draft<'_>, machine: &MachineRecord, since: Timestamp) -> bool {
+    let Some(nodes) = draft.nodes() else { return false };
+    let Some(node) = nodes.iter().find(|n| n.machine.as_ref() == Some(&machine.name)) else { return true };
+    // Pods on a dead machine cannot be shut down gracefully by anybody.
+    if dead_since(draft, machine).is_some() {
+        return true;
+    }
+    if let Some(deadline) = deadline(draft, machine, since) {
+        if draft.now >= deadline {
+            return true;
+        }
+        draft.look_at(deadline);
+    }
+    if !node.unschedulable {
+        draft.start(Action::Cordon { machine: machine.name.clone(), node: node.name.clone(), uid: node.uid.clone() });
+    }
+    evict(draft, machine, node, since) && node.unschedulable
+}
+
+fn deadline(draft: &Draft<'_>, machine: &MachineRecord, since: Timestamp) -> Option<Timestamp> {
+    let from_spec = draft.spec.pools.iter().find(|p| p.name == machine.pool).map(|p| p.drain_timeout_seconds);
+    let record = || draft.observed.pools.known()?.iter().find(|p| p.name == machine.pool)?.drain_timeout_seconds;
+    let timeout = from_spec.or_else(record).unwrap_or(DEFAULT_DRAIN_TIMEOUT);
+    (timeout > 0).then(|| since.saturating_add(SignedDuration::from_secs(i64::from(timeout))).unwrap_or(since))
+}
+
+/// Evicts what is left, and says whether nothing is. Pods were listed after the Node was read: none can have come since it was cordoned.
+fn evict(draft: &mut Draft<'_>, machine: &MachineRecord, node: &NodeFacts, since: Timestamp) -> bool {
+    let crate::Fact::Known(pods) = &node.pods else {
+        draft.wait_on(&machine.name, Reason::PodTerminating, "its pods to be listed", since);
+        return false;
+    };
+    for pod in pods {
+        if pod.terminating {
+            draft.wait_on(&machine.name, Reason::PodTerminating, format!("pod {} to shut down", pod.pod), since);
+        } else if node.unschedulable {
+            draft.start(Action::Evict { machine: machine.name.clone(), pod: pod.pod.clone() });
+        }
+    }
+    pods.is_empty()
+}

@@ -1,0 +1,158 @@
+//! One machine's way from a record to a Node that is Ready: each pass does whatever can be done now, and says what it waits for.
+//!
+//! ```text
+//! record ─► token and user data frozen ─► instance ─► recorded ─► agent answers ─► claimed ─► configured ─► probes healthy ─► Node Ready
+//!                                             └─► certificates ─► rendered ──────────────────────┘
+//! ```
+
+use crate::control_plane::{self, Turn};
+use crate::draft::{BOOT_TIMEOUT, Draft};
+use crate::{Action, AgentFacts, AgentState, InstanceFacts, InstanceRef, InstanceState, MachineRecord, Reason, SecretFacts};
+use slipway_model::PlanDigest;
+
+/// Brings every machine forward that is not being taken away.
+pub(crate) fn forward(draft: &mut Draft<'_>) {
+    if draft.machines().is_none() {
+        return;
+    }
+    let machines: Vec<&MachineRecord> = draft.control_planes().chain(draft.workers()).collect();
+    let turn = Turn::of(draft);
+    for machine in machines {
+        if let Some(instance) = exist(draft, machine) {
+            speak(draft, machine, instance, &turn);
+        }
+    }
+}
+
+/// From the record to a recorded instance that runs.
+fn exist<'a>(draft: &mut Draft<'a>, machine: &MachineRecord) -> Option<&'a InstanceFacts> {
+    let (cloud, secrets) = (draft.cloud()?, draft.secrets()?);
+    let Some(instance) = cloud.of(&machine.uid) else {
+        if machine.instance.is_some() {
+            return None; // gone: remediation's and the founding's business
+        }
+        if !secrets.of(&machine.name).bootstrap {
+            draft.start(Action::IssueBootstrap { machine: machine.name.clone(), uid: machine.uid.clone() });
+        } else if cloud.network {
+            draft.start(Action::CreateInstance { machine: machine.name.clone(), uid: machine.uid.clone() });
+        }
+        draft.wait_on(&machine.name, Reason::MachineStarting, "the cloud to make the machine", machine.created);
+        return None;
+    };
+    if instance.state == InstanceState::Deleting {
+        return None;
+    }
+    if machine.instance.is_none() {
+        let at = InstanceRef { id: instance.id.clone(), address: instance.address };
+        draft.start(Action::RecordInstance { machine: machine.name.clone(), uid: machine.uid.clone(), instance: at });
+    }
+    // A claimed worker that was powered off is remediation's.
+    if instance.state == InstanceState::Stopped && (machine.is_control_plane() || !machine.claimed) {
+        draft.start(Action::StartInstance { machine: machine.name.clone(), instance: instance.id.clone() });
+        draft.wait_on(&machine.name, Reason::MachinePoweredOff, "the machine to start again", machine.created);
+    }
+    certify(draft, machine, secrets);
+    Some(instance)
+}
+
+/// Its leaf certificates, as soon as the names and addresses in them are known.
+fn certify(draft: &mut Draft<'_>, machine: &MachineRecord, secrets: &SecretFacts) {
+    let named = !machine.is_control_plane() || draft.observed.cluster.endpoint.is_some();
+    if secrets.pki && named && !secrets.of(&machine.name).certificates {
+        draft.start(Action::IssueCertificates { machine: machine.name.clone(), uid: machine.uid.clone() });
+    }
+}
+
+/// From an instance to an agent that is ours.
+fn speak(draft: &mut Draft<'_>, machine: &MachineRecord, instance: &InstanceFacts, turn: &Turn<'_>) {
+    let Some(secrets) = draft.secrets() else { return };
+    if machine.claimed && secrets.of(&machine.name).bootstrap {
+        draft.start(Action::DropBootstrap { machine: machine.name.clone() });
+    }
+    let trouble = instance.trouble.as_deref().unwrap_or_default();
+    match draft.observed.agents.get(&machine.name) {
+        None => draft.wait_after(&machine.name, Reason::MachineStarting, "the machine to boot", machine.created, trouble),
+        Some(AgentFacts::Silent { since, error, .. }) if !machine.claimed => {
+            let deadline = since.saturating_add(BOOT_TIMEOUT).unwrap_or(*since);
+            if draft.now < deadline {
+                draft.look_at(deadline);
+                let heard = if trouble.is_empty() { error } else { trouble };
+                draft.wait_after(&machine.name, Reason::MachineStarting, "the machine to boot and its agent to answer", *since, heard);
+            } else {
+                draft.wait_after(&machine.name, Reason::MachineNeverAnswered, "the agent's first answer", *since, error);
+            }
+        }
+        Some(AgentFacts::Silent { since, error, .. }) => {
+            draft.wait_after(&machine.name, Reason::AgentSilent, "the agent to answer again", *since, error);
+        }
+        Some(AgentFacts::Answering) if !machine.claimed && secrets.pki => {
+            // The record of the instance comes first: a claimed machine is one that certainly existed.
+            if machine.instance.is_some() {
+                draft.start(Action::Claim { machine: machine.name.clone(), uid: machine.uid.clone(), address: instance.address });
+            }
+            draft.wait_on(&machine.name, Reason::MachineStarting, "its agent to be claimed", machine.created);
+        }
+        Some(AgentFacts::Answering) => draft.wait_on(&machine.name, Reason::MachineStarting, "its agent to be spoken to", machine.created),
+        Some(AgentFacts::Heard(state)) if machine.claimed => configure(draft, machine, state, turn),
+        // Claimed by protocol, and only our record of it is missing or not seen yet.
+        Some(AgentFacts::Heard(_)) => draft.wait_on(&machine.name, Reason::MachineStarting, "its claim to be recorded", machine.created),
+    }
+}
+
+/// From a claimed agent to a machine that does what is wanted.
+fn configure(draft: &mut Draft<'_>, machine: &MachineRecord, state: &AgentState, turn: &Turn<'_>) {
+    let Some(wanted) = draft.observed.wanted.get(&machine.name) else {
+        let reason = if machine.is_control_plane() { Reason::WaitingForAddresses } else { Reason::Rendering };
+        draft.wait_on(&machine.name, reason, "its configuration to be rendered", machine.created);
+        return;
+    };
+    match &state.accepted {
+        Some(accepted) if accepted == wanted => settle(draft, machine, state, wanted),
+        accepted => match turn.may_apply(draft, machine, accepted.as_ref()) {
+            Ok(()) => draft.start(Action::ApplyPlan {
+                machine: machine.name.clone(),
+                uid: machine.uid.clone(),
+                expected: accepted.clone(),
+                wanted: wanted.clone(),
+            }),
+            Err((reason, what)) => draft.wait_on(&machine.name, reason, what, machine.created),
+        },
+    }
+}
+
+/// From an accepted configuration to a Ready Node.
+fn settle(draft: &mut Draft<'_>, machine: &MachineRecord, state: &AgentState, wanted: &PlanDigest) {
+    let name = &machine.name;
+    if let Some(trouble) = &state.trouble {
+        draft.wait_after(name, Reason::ConfigurationTroubled, "its configuration to become real", trouble.since, &trouble.message);
+    } else if state.applied.as_ref() != Some(wanted) {
+        draft.wait_after(name, Reason::ApplyingConfiguration, "its configuration to become real", machine.created, &state.applying);
+    }
+    for (unit, trouble) in &state.failing_units {
+        draft.wait_after(name, Reason::UnitFailing, format!("{unit} to stay up"), trouble.since, &trouble.message);
+    }
+    for (probe, facts) in state.probes.iter().filter(|(_, p)| !p.healthy) {
+        let reason =
+            if control_plane::is_founding(draft) && machine.is_control_plane() { Reason::WaitingForQuorum } else { Reason::ProbeFailing };
+        draft.wait_after(name, reason, format!("{probe} to be healthy"), facts.since, &facts.message);
+    }
+    join(draft, machine);
+}
+
+/// Its Node.
+fn join(draft: &mut Draft<'_>, machine: &MachineRecord) {
+    if !draft.observed.cluster.bootstrapped {
+        return;
+    }
+    let Some(nodes) = draft.nodes() else { return };
+    let Some(node) = nodes.iter().find(|n| n.machine.as_ref() == Some(&machine.name)) else {
+        draft.wait_on(&machine.name, Reason::NodeNotRegistered, "its Node to be registered", machine.created);
+        return;
+    };
+    if !node.labels_ok {
+        draft.start(Action::LabelNode { machine: machine.name.clone(), node: node.name.clone(), uid: node.uid.clone() });
+    }
+    if !node.ready {
+        draft.wait_after(&machine.name, Reason::NodeNotReady, "its Node to be Ready", node.since, &node.message);
+    }
+}
