@@ -37,7 +37,7 @@ pub(crate) fn render(
             ("slipway-ccm-local", args)
         }
     };
-    let mut service = Service::program("Kubernetes cloud controller manager", program, args).as_user(USER.0);
+    let mut service = Service::program("Kubernetes cloud controller manager", program, args).run_as(USER.0);
     service.hold = controllers::hold();
     part.finish(&service, &[program], artifacts, http(&format!("http://{HEALTH}/healthz")))
 }

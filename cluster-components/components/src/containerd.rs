@@ -21,7 +21,7 @@ pub(crate) fn render(cluster: &ClusterSettings, artifacts: &Artifacts) -> Result
     part.file(cni::TEMPLATE, 0o644, cni::template());
     part.directory("/etc/cni", 0o755);
     part.directory(cni::CONFIGURED, 0o755);
-    let mut service = Service::program("containerd, the container runtime", "containerd", vec!["--config".into(), config]);
+    let mut service = Service::program("containerd, the container runtime", "containerd", vec![format!("--config={config}")]);
     // Images and kubelets are ordered behind it, and it says when it serves.
     service.kind = Kind::Notify;
     service.after = vec![crate::host::UNIT];

@@ -2,7 +2,7 @@
 
 use crate::part::{CLUSTER_CA, Part};
 use crate::unit::Hold;
-use crate::{ClusterSettings, kube_apiserver};
+use crate::{ClusterSettings, NodeStart, kube_apiserver};
 use slipway_model::{Content, Credential};
 
 /// The machine's own apiserver.
@@ -11,6 +11,16 @@ pub(crate) const LOCAL_API: &str = "https://127.0.0.1:6443";
 /// Nothing that needs the API starts before it: each try would take the processor from the apiserver that it waits for.
 pub(crate) fn hold() -> Vec<Hold> {
     vec![Hold::Url { url: kube_apiserver::READYZ.to_owned(), ca: CLUSTER_CA }]
+}
+
+/// What a kubelet and a kube-proxy wait for that talk to `api`.
+///
+/// A worker's that starts before its load balancer answers is refused, backs off, and its Node is Ready 20 s late.
+pub(crate) fn hold_node(cluster: &ClusterSettings, api: &str) -> Vec<Hold> {
+    if api == LOCAL_API && cluster.profile.control_plane_node == NodeStart::AtOnce {
+        return vec![];
+    }
+    vec![Hold::Url { url: format!("{api}/readyz"), ca: CLUSTER_CA }]
 }
 
 /// Writes `/etc/kubernetes/<component>.conf` for a client of the machine's own apiserver; its path.

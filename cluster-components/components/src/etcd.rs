@@ -63,7 +63,7 @@ pub(crate) fn render(
         // Cheap checks that members hold the same data; the apiserver compacts every 5 minutes, which the second needs.
         "--feature-gates=InitialCorruptCheck=true,CompactHashCheck=true".into(),
     ];
-    let service = Service::program("etcd, the cluster's memory", "etcd", args).as_user(USER.0);
+    let service = Service::program("etcd, the cluster's memory", "etcd", args).run_as(USER.0);
     // etcdctl and etcdutl are for people and for restoring: no reason to restart.
     part.finish(&service, &["etcd"], artifacts, http("http://127.0.0.1:2381/readyz"))
 }

@@ -29,7 +29,7 @@ pub(crate) fn render(
     let front_proxy_ca = part.secret("front-proxy-ca.crt", credentials.front_proxy_ca.clone());
     let signing = part.secret("sa.key", credentials.service_account_key.clone());
     let verifying = part.secret("sa.pub", credentials.service_account_public.clone());
-    let authentication = part.secret("authentication.json", authentication());
+    let authentication = part.file("/etc/kubernetes/authentication.json", 0o600, authentication());
     let local = std::iter::once("https://127.0.0.1:2379".to_owned());
     let etcd: Vec<_> = match etcd {
         EtcdEndpoints::Local => local.collect(),
@@ -76,7 +76,7 @@ pub(crate) fn render(
         "--shutdown-send-retry-after=true".into(),
         format!("--shutdown-watch-termination-grace-period={}s", shutdown.watch_grace),
     ];
-    let service = Service::program("Kubernetes API server", "kube-apiserver", args).as_user(USER.0);
+    let service = Service::program("Kubernetes API server", "kube-apiserver", args).run_as(USER.0);
     part.finish(&service, &["kube-apiserver"], artifacts, http(READYZ))
 }
 

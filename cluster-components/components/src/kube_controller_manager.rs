@@ -62,7 +62,7 @@ pub(crate) fn render(
         }
         Duty::Management => args.push(format!("--controllers={}", MANAGEMENT.join(","))),
     }
-    let mut service = Service::program("Kubernetes controller manager", "kube-controller-manager", args).as_user(USER.0);
+    let mut service = Service::program("Kubernetes controller manager", "kube-controller-manager", args).run_as(USER.0);
     service.hold = controllers::hold();
     part.finish(&service, &["kube-controller-manager"], artifacts, http("https://127.0.0.1:10257/healthz"))
 }

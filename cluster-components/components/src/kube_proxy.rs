@@ -1,8 +1,8 @@
 //! kube-proxy.
 
 use crate::part::{CLUSTER_CA, Part, http, json};
-use crate::unit::{Hold, Service};
-use crate::{Artifacts, ClusterSettings, MachineSettings, RenderError, containerd, host};
+use crate::unit::Service;
+use crate::{Artifacts, ClusterSettings, MachineSettings, RenderError, containerd, controllers, host};
 use serde_json::{Value, json};
 use slipway_model::{MachinePlan, NodeCredentials};
 
@@ -23,7 +23,7 @@ pub(crate) fn render(
     // nft and iptables are the host's.
     service.environment = vec![containerd::path()];
     service.after = vec![host::UNIT];
-    service.hold = vec![Hold::Url { url: format!("{api}/readyz"), ca: CLUSTER_CA }];
+    service.hold = controllers::hold_node(cluster, api);
     // /healthz fails for Nodes that are about to be deleted; it is for load balancers.
     part.finish(&service, &["kube-proxy"], artifacts, http("http://127.0.0.1:10256/livez"))
 }

@@ -17,7 +17,7 @@ pub(crate) fn render(
     let (user, credential) = ("system:kube-scheduler", &credentials.scheduler);
     let kubeconfig = controllers::kubeconfig(&mut part, "kube-scheduler", user, credential, cluster, &credentials.node.cluster_ca);
     let args = controllers::flags(&mut part, &kubeconfig, credential, cluster);
-    let mut service = Service::program("Kubernetes scheduler", "kube-scheduler", args).as_user(USER.0);
+    let mut service = Service::program("Kubernetes scheduler", "kube-scheduler", args).run_as(USER.0);
     service.hold = controllers::hold();
     part.finish(&service, &["kube-scheduler"], artifacts, http("https://127.0.0.1:10259/healthz"))
 }

@@ -1,8 +1,8 @@
 //! kubelet.
 
 use crate::part::{CLUSTER_CA, Part, http, json};
-use crate::unit::{Hold, Service};
-use crate::{Artifacts, ClusterSettings, MachineSettings, RenderError, containerd};
+use crate::unit::Service;
+use crate::{Artifacts, ClusterSettings, MachineSettings, RenderError, containerd, controllers};
 use serde_json::{Value, json};
 use slipway_model::{MachinePlan, NodeCredentials, Taint, TaintEffect};
 
@@ -64,7 +64,7 @@ pub(crate) fn render(
     let mut service = Service::program("kubelet", "kubelet", args);
     service.after = vec![containerd::UNIT];
     service.environment = vec![containerd::path()];
-    service.hold = vec![Hold::Url { url: format!("{api}/readyz"), ca: CLUSTER_CA }];
+    service.hold = controllers::hold_node(cluster, api);
     service.extra = vec!["Delegate=yes"];
     part.finish(&service, &["kubelet"], artifacts, http("http://127.0.0.1:10248/healthz"))
 }

@@ -21,9 +21,10 @@ mod operator;
 mod part;
 mod settings;
 mod unit;
+pub mod user_data;
 
 pub use settings::{
     ApiShutdown, Artifacts, CloudControllerManager, ClusterSettings, ControlPlaneMachine, Endpoint, EtcdEndpoints, EtcdSettings, EtcdState,
-    EtcdTiming, Host, Image, Images, LeaderElection, MachineSettings, ManagementMachine, OperatorSettings, Profile, RenderError,
+    EtcdTiming, Host, Image, Images, LeaderElection, MachineSettings, ManagementMachine, NodeStart, OperatorSettings, Profile, RenderError,
     WorkerMachine,
 };

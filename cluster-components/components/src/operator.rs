@@ -16,7 +16,7 @@ pub(crate) fn render(
     let mut part = Part::user("slipway-operator", USER.0, USER.1);
     let kubeconfig = controllers::kubeconfig(&mut part, "slipway-operator", "slipway-operator", &operator.credential, cluster, ca);
     part.adopt(&operator.files);
-    let mut service = Service::program("Slipway operator", "slipway-operator", operator.args.clone()).as_user(USER.0);
+    let mut service = Service::program("Slipway operator", "slipway-operator", operator.args.clone()).run_as(USER.0);
     service.environment = std::iter::once(("KUBECONFIG".to_owned(), kubeconfig)).chain(operator.environment.clone()).collect();
     service.hold = controllers::hold();
     part.finish(&service, &["slipway-operator"], artifacts, http(&operator.health_url))

@@ -113,9 +113,3 @@ pub(crate) fn sorted(value: &Value) -> Value {
         other => other.clone(),
     }
 }
-
-/// `slipway-agent` is there before any plan: user data installs it.
-#[cfg(test)]
-pub(crate) fn preinstalled(path: &str) -> bool {
-    path == crate::unit::bin("slipway-agent") || path.starts_with("/usr/")
-}

@@ -98,8 +98,19 @@ pub struct Profile {
     pub etcd: EtcdTiming,
     /// What the machine's kernel and its capabilities allow.
     pub host: Host,
+    /// When a control-plane machine's own kubelet and kube-proxy start. Workers' always wait for a ready load balancer.
+    pub control_plane_node: NodeStart,
     /// Seconds between a kubelet's status updates while nothing changes.
     pub node_status_seconds: u32,
+}
+
+/// When a control-plane machine's own kubelet and kube-proxy start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeStart {
+    /// Once the machine's own apiserver is ready: until then the processor is the apiserver's.
+    WhenApiReady,
+    /// With everything else. An apiserver takes connections long before it answers, so that a kubelet's first request waits instead of failing.
+    AtOnce,
 }
 
 /// Seconds, as `--leader-elect-{lease-duration,renew-deadline,retry-period}`.
@@ -151,6 +162,7 @@ impl Profile {
             api_shutdown: ApiShutdown { delay: 1, watch_grace: 1 },
             etcd: EtcdTiming { heartbeat: 100, election: 1000 },
             host: Host { may_lower_oom_score, apparmor: false, owns_kernel: false },
+            control_plane_node: NodeStart::WhenApiReady,
             node_status_seconds: 4,
         }
     }

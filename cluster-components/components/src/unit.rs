@@ -84,7 +84,7 @@ impl Service {
     }
 
     /// Runs as a user of its own, without any capability or way to gain one.
-    pub fn as_user(mut self, user: &'static str) -> Self {
+    pub fn run_as(mut self, user: &'static str) -> Self {
         self.user = Some(user);
         self.extra.extend(["NoNewPrivileges=yes", "CapabilityBoundingSet=", "AmbientCapabilities=", "UMask=0077"]);
         self

@@ -78,6 +78,8 @@ pub enum Identity {
     SuperAdmin,
     /// The operator towards agents.
     Operator,
+    /// The operator towards the apiserver of its embedded management plane: nothing but what its ClusterRole allows.
+    ManagementOperator,
 }
 
 impl Identity {
@@ -97,7 +99,8 @@ impl Identity {
             | Self::CloudControllerManager
             | Self::KubeProxy
             | Self::Admin
-            | Self::SuperAdmin => AuthorityKind::Cluster,
+            | Self::SuperAdmin
+            | Self::ManagementOperator => AuthorityKind::Cluster,
         }
     }
 
@@ -107,7 +110,7 @@ impl Identity {
         match self {
             Self::EtcdServer { member, .. } | Self::EtcdPeer { member, .. } => member.clone(),
             Self::EtcdClient => "kube-apiserver-etcd-client".into(),
-            Self::EtcdOperator | Self::Operator => "slipway-operator".into(),
+            Self::EtcdOperator | Self::Operator | Self::ManagementOperator => "slipway-operator".into(),
             Self::ApiServer { .. } => "kube-apiserver".into(),
             Self::ApiServerKubeletClient => "kube-apiserver-kubelet-client".into(),
             Self::FrontProxyClient => "front-proxy-client".into(),
