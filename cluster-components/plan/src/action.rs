@@ -84,7 +84,7 @@ pub enum Action {
         to: Ordinals,
     },
     /// Makes a Machine object (with our finalizer from birth): the record. Safe to repeat: named, "already exists" is success.
-    /// Check at the target: the Cluster exists with its UID and is not being deleted.
+    /// Check at the target: the Cluster exists with its UID, is not being deleted, and its book says that the ordinal is open (`settled..next`).
     CreateMachine {
         /// Its name.
         machine: MachineName,
@@ -156,7 +156,8 @@ pub enum Action {
         machine: MachineName,
     },
     /// Hands the agent its rendered plan. Safe to repeat: compare-and-swap on the digest last accepted, by uid and epoch.
-    /// Check at the target: what is rendered now still has the digest `wanted`.
+    /// Check at the target: what is rendered now still has the digest `wanted`; and where a control plane gets its first (`expected` is `None`), that
+    /// the Cluster is not recorded as bootstrapped.
     ApplyPlan {
         /// Which.
         machine: MachineName,
@@ -189,6 +190,7 @@ pub enum Action {
         uid: String,
     },
     /// Deletes a Machine object, whose finalizer keeps it until the machine is gone. Safe to repeat: uid is the precondition.
+    /// Check at the target, for [`Removal::FoundingFailed`]: the Cluster is not recorded as bootstrapped.
     DeleteMachine {
         /// Which.
         machine: MachineName,
@@ -215,7 +217,8 @@ pub enum Action {
         pod: PodKey,
     },
     /// Removes a recorded machine's instance. Safe to repeat: "not found" is success.
-    /// Check at the target: the Machine record carries a deletionTimestamp, or its Cluster does.
+    /// Check at the target: the Cluster carries a deletionTimestamp; or the Machine record does, and it is not a control plane's of a Cluster that is
+    /// recorded as bootstrapped.
     DeleteInstance {
         /// Which machine's.
         machine: MachineName,
@@ -258,6 +261,7 @@ pub enum Action {
     /// Deletes every Secret of the cluster (and the finalizer of the PKI's). Safe to repeat.
     DeleteSecrets,
     /// Takes our finalizer off the Cluster. Safe to repeat. Always the last.
+    /// Check at the target: no other action of this cluster is running, and (unless orphaned) an inventory read after that is empty.
     RemoveFinalizer,
 }
 

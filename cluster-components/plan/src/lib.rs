@@ -8,7 +8,7 @@
 //!                     └──────── Observed'        (forecast folds this to the end; the tests explore it)
 //! ```
 //! No I/O, no clock, no randomness, no environment. The operator executes [`Plan::actions`] and writes [`Plan::conditions`]; people see
-//! `forecast`; the model checker drives the same `simulate`. What is shown, checked and done is one function.
+//! [`forecast`]; the model checker drives the same [`simulate`]. What is shown, checked and done is one function.
 
 mod action;
 mod conditions;
@@ -16,19 +16,25 @@ mod control_plane;
 mod deletion;
 mod draft;
 mod drain;
+mod forecast;
+mod happenings;
 mod infrastructure;
 mod machines;
 mod outcome;
 mod pools;
 mod reasons;
 mod remediation;
+mod simulate;
 mod types;
 
 pub use action::{Action, ActionKey, ActionKind, Removal};
 pub use draft::{BOOT_TIMEOUT, DEAD_AFTER, PROBE_API_SERVER, PROBE_ETCD};
+pub use forecast::{End, Forecast, Step, forecast};
+pub use happenings::{Happening, happen, happenings};
 pub use infrastructure::API_PORT;
 pub use outcome::{Condition, ConditionType, Plan, Status, Wait};
 pub use reasons::Reason;
+pub use simulate::{Refused, seen, simulate};
 pub use types::{
     AgentFacts, AgentState, CloudFacts, ClusterFacts, Endpoint, Fact, Failure, InstanceFacts, InstanceRef, InstanceState,
     LoadBalancerFacts, MachineRecord, MachineSecrets, NodeFacts, Observed, Ordinals, PodFacts, PodKey, PoolRecord, ProbeFacts, SecretFacts,

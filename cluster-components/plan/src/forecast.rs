@@ -1,0 +1,125 @@
+//! What would be done, step by step to the end: `plan` folded over the model of what each action does.
+
+use crate::happenings::{happen, happenings};
+use crate::simulate::{seen, simulate};
+use crate::{Action, Fact, Observed, Wait, plan};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use slipway_model::ClusterSpec;
+use std::fmt;
+use std::time::Duration;
+
+/// More passes than any cluster of sane size needs.
+const PASSES: usize = 400;
+/// The longest pause a forecast looks beyond.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// One pass: what starts together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Independent of each other.
+    pub actions: Vec<Action>,
+    /// What is waited for meanwhile.
+    pub waits: Vec<Wait>,
+}
+
+/// How a forecast ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// Everything is as the spec says.
+    Done,
+    /// It goes no further until somebody does something, or something can be seen again.
+    Waits(Vec<Wait>),
+    /// No end in sight.
+    Unbounded,
+}
+
+/// All steps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forecast {
+    /// In order. Empty: nothing to do.
+    pub steps: Vec<Step>,
+    /// How it ends.
+    pub end: End,
+}
+
+/// Foresees what the operator would do from here, if nothing fails.
+#[must_use]
+pub fn forecast(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Forecast {
+    let mut world = as_world(observed);
+    let mut now = now;
+    let mut steps = vec![];
+    for _ in 0..PASSES {
+        if world.is_over() {
+            return Forecast { steps, end: End::Done };
+        }
+        let next = plan(spec, &seen(&world), now);
+        let mut moved = false;
+        for action in &next.actions {
+            let before = world.clone();
+            moved |= simulate(spec, &mut world, action, now).is_ok() && world != before;
+        }
+        if !next.actions.is_empty() {
+            steps.push(Step { actions: next.actions, waits: next.waits.clone() });
+        }
+        for happening in happenings(&world) {
+            happen(spec, &mut world, &happening, now);
+            moved = true;
+        }
+        if moved {
+            continue;
+        }
+        // Only time can go on from here.
+        match next.requeue.filter(|pause| !pause.is_zero() && *pause <= PATIENCE) {
+            Some(pause) if !next.waits.is_empty() && world.cloud.known().is_some() => {
+                now = now.saturating_add(SignedDuration::try_from(pause).unwrap_or(SignedDuration::ZERO)).unwrap_or(now);
+            }
+            _ => return Forecast { steps, end: if next.waits.is_empty() { End::Done } else { End::Waits(next.waits) } },
+        }
+    }
+    Forecast { steps, end: End::Unbounded }
+}
+
+/// What was observed, as a world to play in: past failures are assumed to pass, an API that was never up has no Nodes, pods that were not asked for
+/// are gone when their machine is taken away.
+fn as_world(observed: &Observed) -> Observed {
+    let mut world = observed.clone();
+    world.failures.clear();
+    if !world.cluster.bootstrapped {
+        for_unknown(&mut world.nodes, vec![]);
+        for_unknown(&mut world.addons, None);
+    }
+    for node in world.nodes.known_mut().into_iter().flatten() {
+        for_unknown(&mut node.pods, vec![]);
+    }
+    world
+}
+
+fn for_unknown<T>(fact: &mut Fact<T>, value: T) {
+    if let Fact::Unknown { .. } = fact {
+        *fact = Fact::Known(value);
+    }
+}
+
+/// For people: one line per action, numbered by pass.
+impl fmt::Display for Forecast {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, step) in self.steps.iter().enumerate() {
+            for (line, action) in step.actions.iter().enumerate() {
+                match line {
+                    0 => writeln!(f, "{:>3}. {action}", number + 1)?,
+                    _ => writeln!(f, "     {action}")?,
+                }
+            }
+        }
+        match &self.end {
+            End::Done if self.steps.is_empty() => writeln!(f, "nothing to do"),
+            End::Done => writeln!(f, "then everything is as the spec says"),
+            End::Waits(waits) => {
+                writeln!(f, "then:")?;
+                waits.iter().try_for_each(|w| writeln!(f, "     {w}"))
+            }
+            End::Unbounded => writeln!(f, "and so on: no end was found within {PASSES} passes"),
+        }
+    }
+}
