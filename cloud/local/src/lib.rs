@@ -3,15 +3,22 @@
 //! Others use [`LocalClient`], which implements [`slipway_cloud_api::Cloud`] over the daemon's HTTPS API.
 
 mod balancer;
+pub mod ccm;
 mod client;
 pub mod daemon;
+pub mod doctor;
 mod host;
 mod layout;
+pub mod leader;
+mod leftovers;
 mod machine;
 mod network;
 mod records;
+mod remove;
 mod tls;
 pub mod wire;
 
 pub use client::LocalClient;
 pub use host::HostError;
+pub use leftovers::leftovers;
+pub use remove::remove;

@@ -1,2 +1,110 @@
-//! (being written)
-fn main() {}
+//! `slipway-ccm-local`: cloud-controller-manager of a cluster whose machines are of the local cloud.
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use hyper_util::rt::TokioIo;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use slipway_cloud_api::ClusterKey;
+use slipway_local::LocalClient;
+use slipway_local::ccm::Controller;
+use slipway_local::leader::{Elector, Timing};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Node and route controller for the local cloud.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    /// Kubeconfig of the cluster.
+    #[arg(long)]
+    kubeconfig: PathBuf,
+    /// UID of the Cluster object that the machines belong to.
+    #[arg(long)]
+    cluster_uid: String,
+    /// `https://IP:PORT` of slipway-local.
+    #[arg(long)]
+    daemon: String,
+    /// PEM of the daemon's CA.
+    #[arg(long)]
+    ca: PathBuf,
+    /// PEM of the client certificate with the role `ccm:<cluster uid>`.
+    #[arg(long)]
+    cert: PathBuf,
+    /// PEM of its key.
+    #[arg(long)]
+    key: PathBuf,
+    /// Pod range of the cluster.
+    #[arg(long)]
+    cluster_cidr: ipnet::Ipv4Net,
+    /// Where `/healthz` answers.
+    #[arg(long, default_value = "127.0.0.1:10258")]
+    health_address: SocketAddr,
+    /// Whether to wait for the lease `kube-system/slipway-ccm-local`.
+    #[arg(long, num_args = 0..=1, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    leader_elect: bool,
+}
+
+fn main() -> Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("SLIPWAY_LOG").unwrap_or_else(|_| "info".into());
+    // The journal has its own clock, and colours are for people.
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).without_time().with_writer(std::io::stderr).init();
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run(Cli::parse()))
+}
+
+fn read(path: &Path) -> Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+async fn run(cli: Cli) -> Result<()> {
+    let listener =
+        tokio::net::TcpListener::bind(cli.health_address).await.with_context(|| format!("listening on {}", cli.health_address))?;
+    tokio::spawn(health(listener));
+    let kubeconfig = Kubeconfig::read_from(&cli.kubeconfig).with_context(|| format!("reading {}", cli.kubeconfig.display()))?;
+    let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    config.connect_timeout = Some(std::time::Duration::from_secs(2));
+    let client = kube::Client::try_from(config)?;
+    let cloud = LocalClient::connect(&cli.daemon, &read(&cli.ca)?, &read(&cli.cert)?, &read(&cli.key)?)?;
+    // The name is for messages only; the UID is what counts.
+    let cluster = ClusterKey { uid: cli.cluster_uid, name: "cluster".parse()? };
+    let controller = Controller { client: client.clone(), cloud, cluster, cluster_cidr: cli.cluster_cidr };
+    let stop = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut term = signal(SignalKind::terminate())?;
+        term.recv().await;
+        anyhow::Ok(())
+    };
+    let work = async {
+        if !cli.leader_elect {
+            controller.run().await;
+            return anyhow::Ok(());
+        }
+        let host = read(Path::new("/proc/sys/kernel/hostname"))?;
+        // One per machine, since systemd runs one: a restarted one leads again at once.
+        let elector = Elector::new(client, "kube-system", "slipway-ccm-local", host.trim(), Timing::default());
+        let lead = elector.acquire().await;
+        tracing::info!("leading");
+        tokio::select! {
+            () = controller.run() => Ok(()),
+            why = lead.hold() => anyhow::bail!("no longer leading: {why}"),
+        }
+    };
+    tokio::select! { done = work => done, done = stop => done }
+}
+
+/// Answers 200 to everything: that it answers is the news.
+async fn health(listener: tokio::net::TcpListener) {
+    use http_body_util::Full;
+    use hyper::body::{Bytes, Incoming};
+    loop {
+        let Ok((tcp, _)) = listener.accept().await else { continue };
+        tokio::spawn(async move {
+            let ok = |_: hyper::Request<Incoming>| async {
+                Ok::<_, std::convert::Infallible>(hyper::Response::new(Full::new(Bytes::from("ok"))))
+            };
+            let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(tcp), hyper::service::service_fn(ok));
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(30), served).await;
+        });
+    }
+}

@@ -20,6 +20,15 @@ enum Command {
     Serve(Settings),
     /// Run the daemon, and start it again whenever it ends.
     Run(Settings),
+    /// Remove every trace: daemon, machines, network, files. Works on half-made and half-removed ones, too.
+    Remove {
+        /// State directory.
+        #[arg(long, default_value = "/var/lib/slipway/local")]
+        state: PathBuf,
+        /// Prefix; needed only where the state directory no longer says it.
+        #[arg(long)]
+        name: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -47,6 +56,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(settings) => foreground(settings),
         Command::Run(settings) => parent(&settings),
+        Command::Remove { state, name } => remove(&state, name.as_deref()),
     }
 }
 
@@ -73,6 +83,20 @@ fn foreground(settings: Settings) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => failed(EXIT_TAKEN, "another slipway-local has this state directory"),
         Err(e @ slipway_local::HostError::Refused(_)) => failed(EXIT_TAKEN, e),
+        Err(e) => failed(5, e),
+    }
+}
+
+fn remove(state: &std::path::Path, name: Option<&str>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(e) => return failed(5, e),
+    };
+    match runtime.block_on(slipway_local::remove(state, name)) {
+        Ok(said) => {
+            said.iter().for_each(|line| println!("removed: {line}"));
+            ExitCode::SUCCESS
+        }
         Err(e) => failed(5, e),
     }
 }

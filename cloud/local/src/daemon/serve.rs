@@ -7,14 +7,14 @@ use crate::machine;
 use crate::network;
 use crate::records::{self, Store};
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 
 /// inotify instances and watches that five kubelets and five systemds on one kernel need; the usual 128 instances are used up by one.
-const SYSCTLS: &[(&str, u64)] = &[("fs.inotify.max_user_instances", 8192), ("fs.inotify.max_user_watches", 1_048_576)];
+pub(crate) const SYSCTLS: &[(&str, u64)] = &[("fs.inotify.max_user_instances", 8192), ("fs.inotify.max_user_watches", 1_048_576)];
 
 /// What `serve` is told.
 #[derive(Debug, Clone)]
@@ -220,9 +220,4 @@ pub fn supervise(state: &Path, mut command: std::process::Command) -> Result<u8,
         // SIGTERM is blocked, and would be lost to a plain sleep.
         std::thread::sleep(pause);
     }
-}
-
-/// `/24` of the first address: for callers that want to know before there is a daemon.
-pub fn host_address(range: ipnet::Ipv4Net) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(range.network()) + 1)
 }

@@ -1,0 +1,13 @@
+//! The cloud-controller-manager of the local cloud, as the `cloud-provider` library means it: what Kubernetes knows of machines comes from
+//! the cloud's inventory.
+//!
+//! ```text
+//!   Nodes (watch) ────────┐
+//!                         ├──► decide (pure) ──► patches, deletions, routes ──► wait for the next event
+//!   inventory (long poll) ┘
+//! ```
+
+pub mod decide;
+mod run;
+
+pub use run::{CcmError, Controller};

@@ -1,0 +1,236 @@
+//! The controller's loop: two streams of events, one pass after each. A pass does everything that is due, concurrently, and every call in
+//! it has a deadline; what failed is due again in the next pass.
+
+use super::decide::{self, Act, Facts};
+use crate::LocalClient;
+use futures::StreamExt;
+use ipnet::Ipv4Net;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client};
+use slipway_cloud_api::{Cloud, CloudError, ClusterKey, Inventory};
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// Deadline of a call to the API server.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// First and longest pause after something failed.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How long one wait for a change in the cloud lasts.
+const POLL: Duration = Duration::from_secs(50);
+
+/// What went wrong in a pass.
+#[derive(Debug, thiserror::Error)]
+pub enum CcmError {
+    /// The cluster's API server.
+    #[error("node {node}: {why}")]
+    Node {
+        /// Which Node.
+        node: String,
+        /// What it said.
+        why: Box<kube::Error>,
+    },
+    /// It did not answer.
+    #[error("node {node}: no answer from the API server within {DEADLINE:?}")]
+    Silent {
+        /// Which Node.
+        node: String,
+    },
+    /// The cloud.
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+}
+
+/// Node and route controller of one cluster.
+pub struct Controller {
+    /// The cluster's API server.
+    pub client: Client,
+    /// The cloud.
+    pub cloud: LocalClient,
+    /// Whose Nodes.
+    pub cluster: ClusterKey,
+    /// Its pod range.
+    pub cluster_cidr: Ipv4Net,
+}
+
+impl Controller {
+    /// Runs for ever.
+    pub async fn run(&self) {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let (told, mut cloud) = watch::channel(());
+        let poll = self.poll(told);
+        let work = async {
+            let mut events = pin!(watcher(nodes.clone(), watcher::Config::default()));
+            let (mut known, mut listing, mut listed) = (BTreeMap::new(), BTreeMap::new(), false);
+            let mut backoff = BACKOFF.0;
+            loop {
+                let mut retry = None;
+                if listed {
+                    match self.pass(&nodes, &mut known).await {
+                        Ok(()) => backoff = BACKOFF.0,
+                        Err(e) => {
+                            tracing::warn!("{e}; trying again in {backoff:?}");
+                            retry = Some(backoff);
+                            backoff = (backoff * 2).min(BACKOFF.1);
+                        }
+                    }
+                }
+                tokio::select! {
+                    event = events.next() => if note(event, &mut known, &mut listing, &mut listed).is_err() {
+                        tokio::time::sleep(BACKOFF.0).await;
+                    },
+                    _ = cloud.changed() => {}
+                    () = pause(retry) => {}
+                }
+                // Whatever else has arrived belongs to the same pass.
+                while let Some(event) = futures::FutureExt::now_or_never(events.next()) {
+                    if note(event, &mut known, &mut listing, &mut listed).is_err() {
+                        break;
+                    }
+                }
+            }
+        };
+        tokio::join!(poll, work);
+    }
+
+    /// Tells of every change in the cloud.
+    async fn poll(&self, told: watch::Sender<()>) {
+        loop {
+            if let Err(e) = self.cloud.changed(&self.cluster, POLL).await {
+                tracing::debug!("{e}");
+                tokio::time::sleep(BACKOFF.0 * 5).await;
+            }
+            told.send_replace(());
+        }
+    }
+
+    /// One pass over all Nodes.
+    async fn pass(&self, nodes: &Api<Node>, known: &mut BTreeMap<String, Facts>) -> Result<(), CcmError> {
+        // Read after the Nodes: an instance that is not in it is gone. Without it nothing is known, and nothing done.
+        let inventory = self.cloud.inventory(&self.cluster).await?;
+        let routes = self.route(known, &inventory).await;
+        let routed = match &routes {
+            Ok(routed) => routed.clone(),
+            Err(e) => {
+                tracing::warn!("{e}");
+                BTreeSet::new()
+            }
+        };
+        let (now, ours) = (jiff::Timestamp::now().to_string(), format!("local://{}/", self.cluster.uid));
+        let due = known.values().map(|n| {
+            let routed = n.pod_cidr.is_some_and(|c| routed.contains(&c));
+            (n.clone(), decide::node(n, &inventory, &ours, routed, &now))
+        });
+        let due: Vec<_> = due.filter(|(_, acts)| !acts.is_empty()).collect();
+        let done = futures::future::join_all(due.iter().map(|(node, acts)| act(nodes, node, acts))).await;
+        let mut failed = routes.err();
+        for ((before, _), result) in due.iter().zip(done) {
+            let name = &before.name;
+            match result {
+                // The watch will tell the same, later: until then we must not do it twice.
+                Ok(Some(node)) => known.extend(Facts::of(&node).map(|f| (name.clone(), f))),
+                Ok(None) => drop(known.remove(name)),
+                Err(e) => failed = Some(e),
+            }
+        }
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Makes the routes what they should be; gives the pod ranges that have one.
+    async fn route(&self, known: &BTreeMap<String, Facts>, inventory: &Inventory) -> Result<BTreeSet<Ipv4Net>, CcmError> {
+        let wanted = decide::routes(known, inventory, self.cluster_cidr);
+        let found: BTreeSet<_> = inventory.network.iter().flat_map(|n| n.routes.iter().cloned()).collect();
+        if wanted != found {
+            let list: Vec<_> = wanted.iter().cloned().collect();
+            self.cloud.set_routes(&self.cluster, &list).await?;
+            tracing::info!(routes = list.len(), "routes set");
+        }
+        Ok(wanted.into_iter().map(|r| r.destination).collect())
+    }
+}
+
+async fn pause(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Takes an event into account. An error: the watch must rest a little.
+fn note(
+    event: Option<Result<Event<Node>, watcher::Error>>,
+    known: &mut BTreeMap<String, Facts>,
+    listing: &mut BTreeMap<String, Facts>,
+    listed: &mut bool,
+) -> Result<(), ()> {
+    match event {
+        Some(Ok(Event::Apply(node))) => known.extend(Facts::of(&node).map(|f| (f.name.clone(), f))),
+        Some(Ok(Event::Delete(node))) => drop(known.remove(node.metadata.name.as_deref().unwrap_or_default())),
+        Some(Ok(Event::Init)) => listing.clear(),
+        Some(Ok(Event::InitApply(node))) => listing.extend(Facts::of(&node).map(|f| (f.name.clone(), f))),
+        Some(Ok(Event::InitDone)) => (*known, *listed) = (std::mem::take(listing), true),
+        Some(Err(e)) => {
+            tracing::debug!("watching Nodes: {e}");
+            return Err(());
+        }
+        None => return Err(()),
+    }
+    Ok(())
+}
+
+/// Does a Node's acts one after the other; gives what it is then, or none if it is gone.
+async fn act(nodes: &Api<Node>, before: &Facts, acts: &[Act]) -> Result<Option<Node>, CcmError> {
+    let name = before.name.as_str();
+    let mut last = None;
+    for act in acts {
+        let params = PatchParams { field_manager: Some("slipway-ccm-local".into()), ..PatchParams::default() };
+        let call = async {
+            match act {
+                Act::Status(patch) => nodes.patch_status(name, &params, &Patch::Strategic(patch)).await.map(Some),
+                Act::Spec(patch) => match rebased(patch, before, last.as_ref()) {
+                    Some(patch) => nodes.patch(name, &params, &Patch::Merge(patch)).await.map(Some),
+                    None => Ok(last.clone()),
+                },
+                Act::Delete(uid) => {
+                    let precondition = Preconditions { uid: Some(uid.clone()), resource_version: None };
+                    nodes.delete(name, &DeleteParams { preconditions: Some(precondition), ..DeleteParams::default() }).await.map(|_| None)
+                }
+            }
+        };
+        match timeout(DEADLINE, call).await {
+            Ok(Ok(node)) => {
+                tracing::info!(node = name, "{}", describe(act));
+                last = node;
+            }
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => return Ok(None),
+            Ok(Err(why)) => return Err(CcmError::Node { node: name.to_owned(), why: Box::new(why) }),
+            Err(_) => return Err(CcmError::Silent { node: name.to_owned() }),
+        }
+    }
+    Ok(last)
+}
+
+/// Our own status patch has raised the resourceVersion: the next patch goes on from there. Not if somebody else changed the taints in
+/// between: the patch would take theirs away, and their change's event makes us decide anew.
+fn rebased(patch: &serde_json::Value, before: &Facts, last: Option<&Node>) -> Option<serde_json::Value> {
+    let mut patch = patch.clone();
+    if let Some(now) = last.and_then(Facts::of) {
+        if now.taints != before.taints {
+            return None;
+        }
+        patch.get_mut("metadata")?.as_object_mut()?.insert("resourceVersion".into(), now.version.into());
+    }
+    Some(patch)
+}
+
+fn describe(act: &Act) -> &'static str {
+    match act {
+        Act::Status(_) => "addresses or conditions set",
+        Act::Spec(_) => "initialised, or labels or taints brought up to date",
+        Act::Delete(_) => "deleted: its machine is gone",
+    }
+}
