@@ -1,1 +1,41 @@
-//! (being written)
+//! What users apply and what the operator keeps: [`Cluster`], [`NodePool`] and [`Machine`] of `slipway.dev/v1alpha1`.
+//!
+//! ```text
+//! Cluster ── spec.pools[] ──► NodePool (one per pool: the scale subresource)
+//!    └────── every machine ──► Machine (one per VM: the record of it)
+//! ```
+//! Validation is CEL in the definitions ([`rules`]), so that what is wrong is refused before it is stored; the YAML under `crds/yaml/` and the pages under
+//! `docs/reference/` are generated from these types ([`render`]) and checked in.
+
+pub mod reference;
+pub mod render;
+pub mod rules;
+
+mod cluster;
+mod conditions;
+mod machine;
+mod pool;
+mod progress;
+mod schemas;
+
+pub use cluster::{
+    Cluster, ClusterSpec, ClusterStatus, ComponentVersions, ControlPlane, Counts, Endpoint, LocalProvider, Network, Ordinals, Pool,
+    Provider, Recorded, Taint,
+};
+pub use conditions::{Finding, set_conditions};
+pub use machine::{AgentStatus, Instance, Machine, MachinePhase, MachineRole, MachineSpec, MachineStatus, ProbeStatus, Stage, UnitStatus};
+pub use pool::{NodePool, NodePoolSpec, NodePoolStatus};
+pub use progress::{Step, Wait};
+pub use render::{all, yaml};
+pub use slipway_model::{DeletionPolicy, ProxyMode, TaintEffect};
+
+/// The API group of everything here.
+pub const GROUP: &str = "slipway.dev";
+/// Its only version.
+pub const VERSION: &str = "v1alpha1";
+/// Kubernetes versions that a Cluster may ask for: those of the artifact catalogue, oldest first.
+pub const SUPPORTED: &[&str] = &["v1.35.8", "v1.36.4", "v1.37.2"];
+/// Label with the cluster's name on everything that belongs to one.
+pub const CLUSTER_LABEL: &str = "slipway.dev/cluster";
+/// Label with the pool's name on Machines and NodePools.
+pub const POOL_LABEL: &str = "slipway.dev/pool";
