@@ -1,2 +1,99 @@
-//! (being written)
-fn main() {}
+//! `slipway-agent`: the agent on every machine.
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use slipway_agent::http::{Target, Trust};
+use slipway_agent::wait_for::{Condition, wait_for};
+use std::path::PathBuf;
+
+/// Slipway's agent: makes this machine what the operator's plan says.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the agent, as slipway-agent.service does.
+    Run {
+        /// Where the machine's file system begins.
+        #[arg(long, default_value = "/")]
+        root: PathBuf,
+    },
+    /// Waits, for ever, until something is there: what a unit needs before it starts.
+    WaitFor(WaitFor),
+    /// Prints the version.
+    Version,
+}
+
+#[derive(Args)]
+struct WaitFor {
+    #[command(flatten)]
+    what: What,
+    /// Takes any certificate of an https URL.
+    #[arg(long, requires = "url", conflicts_with = "ca")]
+    insecure: bool,
+    /// PEM file of the authority of an https URL; the system's own without it.
+    #[arg(long, requires = "url")]
+    ca: Option<PathBuf>,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct What {
+    /// A URL that answers 200.
+    #[arg(long)]
+    url: Option<String>,
+    /// A path that exists.
+    #[arg(long)]
+    path: Option<PathBuf>,
+    /// A directory with an entry.
+    #[arg(long)]
+    dir_nonempty: Option<PathBuf>,
+}
+
+impl WaitFor {
+    fn condition(self) -> anyhow::Result<(String, Condition)> {
+        Ok(match self.what {
+            What { url: Some(url), .. } => {
+                let target = Target::parse(&url)?;
+                let trust = match self.ca {
+                    _ if self.insecure || url.starts_with("http:") => Trust::anybody()?,
+                    Some(ca) => Trust::file(&ca)?,
+                    None => Trust::system()?,
+                };
+                (url, Condition::Url(target, trust))
+            }
+            What { path: Some(path), .. } => (path.display().to_string(), Condition::Path(path)),
+            What { dir_nonempty, .. } => {
+                let path = dir_nonempty.context("nothing to wait for")?;
+                (format!("an entry in {}", path.display()), Condition::DirectoryNotEmpty(path))
+            }
+        })
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    // One thread: the agent waits nearly all the time, and what hashes or syncs goes to threads that end again.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
+    match cli.command {
+        Command::Run { root } => {
+            // systemd stamps the lines; levels by SLIPWAY_LOG.
+            let filter = tracing_subscriber::EnvFilter::try_from_env("SLIPWAY_LOG").unwrap_or_else(|_| "info".into());
+            tracing_subscriber::fmt().with_env_filter(filter).without_time().with_ansi(false).with_writer(std::io::stderr).init();
+            runtime.block_on(slipway_agent::run(root))
+        }
+        Command::WaitFor(args) => {
+            let (what, condition) = args.condition()?;
+            runtime.block_on(wait_for(&what, &condition));
+            Ok(())
+        }
+        Command::Version => {
+            println!("{}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Programs and archives: found, checked against their sha256, and linked below /opt/slipway/bin. Nothing that fails the check is ever linked
+//! or started.
+//!
+//! ```text
+//! file:// on a read-only file system ── hash ───────────► link to it            (the local cloud's store: nothing is copied)
+//! other file://, https:// ───────────── copy and hash ──► /var/lib/slipway/artifacts/<sha256>/<name> ──► link
+//! ```
+//! A file that was hashed is known by device, inode, size and times of change: it is hashed again only when one of these differs. The change
+//! time cannot be set, so whoever alters a file shows.
+
+use crate::http::{self, Target, Trust};
+use crate::root::{self, Root};
+use aws_lc_rs::digest;
+use http_body_util::BodyExt;
+use slipway_model::ArtifactRef;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+/// Files hashed at once: more only take turns on the disk, and the first one needed is ready later.
+const PARALLEL: usize = 2;
+const BUFFER: usize = 256 * 1024;
+const SOURCE_DEADLINE: Duration = Duration::from_secs(10);
+/// A download that moves no byte for so long is given up.
+const STALL: Duration = Duration::from_secs(30);
+
+/// Device, inode, size, mtime and ctime.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stamp(u64, u64, u64, (i64, i64), (i64, i64));
+
+impl Stamp {
+    fn of(meta: &fs::Metadata) -> Self {
+        Self(meta.dev(), meta.ino(), meta.size(), (meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec()))
+    }
+}
+
+/// Checks and fetches artifacts.
+pub struct Artifacts {
+    root: Root,
+    turns: Semaphore,
+    /// Digests of files as they were when they were hashed.
+    known: Mutex<HashMap<PathBuf, (Stamp, String)>>,
+}
+
+impl Artifacts {
+    /// None checked yet.
+    #[must_use]
+    pub fn new(root: &Root) -> Self {
+        Self { root: root.clone(), turns: Semaphore::new(PARALLEL), known: Mutex::default() }
+    }
+
+    /// Finds the artifact, checks it, and links it. The error says what was wrong with each source.
+    pub async fn ensure(&self, wanted: &ArtifactRef) -> Result<(), String> {
+        let _turn = self.turns.acquire().await.map_err(|e| e.to_string())?;
+        let copy = self.root.artifacts().join(&wanted.sha256).join(&wanted.name);
+        let mut errors = Vec::new();
+        if copy.exists() {
+            match self.verify(&copy, wanted).await {
+                Ok(()) => return self.link(wanted, &copy).map_err(|e| e.to_string()),
+                Err(why) => {
+                    tracing::warn!(artifact = wanted.name, %why, "a copy is not what it was; it is fetched anew");
+                    let _ = root::remove(&copy);
+                }
+            }
+        }
+        for source in &wanted.sources {
+            let done = match source.strip_prefix("file://") {
+                Some(path) => self.from_file(&self.root.at(path), &copy, wanted).await,
+                None => self.from_url(source, &copy, wanted).await,
+            };
+            match done {
+                Ok(place) => return self.link(wanted, &place).map_err(|e| e.to_string()),
+                Err(why) => errors.push(why),
+            }
+        }
+        Err(errors.join("; "))
+    }
+
+    async fn from_file(&self, path: &Path, copy: &Path, wanted: &ArtifactRef) -> Result<PathBuf, String> {
+        let shown = path.display().to_string();
+        let read_only = rustix::fs::statvfs(path)
+            .map_err(|e| format!("{shown}: {}", io::Error::from(e)))?
+            .f_flag
+            .contains(rustix::fs::StatVfsMountFlags::RDONLY);
+        if read_only {
+            self.verify(path, wanted).await?;
+            return Ok(path.to_owned());
+        }
+        let (from, to, wanted) = (path.to_owned(), copy.to_owned(), wanted.clone());
+        spawn_blocking(move || copied(&from, &to, &wanted)).await.map_err(|e| e.to_string())??;
+        Ok(copy.to_owned())
+    }
+
+    async fn from_url(&self, url: &str, copy: &Path, wanted: &ArtifactRef) -> Result<PathBuf, String> {
+        let trust = if url.starts_with("https:") { Trust::system() } else { Trust::anybody() }.map_err(|e| format!("{url}: {e}"))?;
+        let target = Target::parse(url).map_err(|e| e.to_string())?;
+        let mut body = http::fetch(&target, &trust, SOURCE_DEADLINE).await.map_err(|e| format!("{url}: {e}"))?;
+        let io = |e: io::Error| format!("{}: {e}", copy.display());
+        let mut part = Part::create(copy, wanted).map_err(io)?;
+        loop {
+            let frame = tokio::time::timeout(STALL, body.frame()).await.map_err(|_| format!("{url}: no byte for {} s", STALL.as_secs()))?;
+            let Some(frame) = frame else { break };
+            if let Some(bytes) = frame.map_err(|e| format!("{url}: {e}"))?.data_ref() {
+                part.write(bytes).map_err(io)?;
+            }
+        }
+        part.finish(url)?;
+        Ok(copy.to_owned())
+    }
+
+    /// Whether the file is what the plan names, by digest.
+    async fn verify(&self, path: &Path, wanted: &ArtifactRef) -> Result<(), String> {
+        let shown = path.display().to_string();
+        let stamp = Stamp::of(&fs::metadata(path).map_err(|e| format!("{shown}: {e}"))?);
+        let known = self.known.lock().ok().and_then(|known| known.get(path).filter(|(at, _)| *at == stamp).map(|(_, sha)| sha.clone()));
+        let found = match known {
+            Some(sha256) => sha256,
+            None => {
+                let file = path.to_owned();
+                let sha256 = spawn_blocking(move || hash(&file)).await.map_err(|e| e.to_string())?.map_err(|e| format!("{shown}: {e}"))?;
+                if let Ok(mut known) = self.known.lock() {
+                    known.insert(path.to_owned(), (stamp.clone(), sha256.clone()));
+                }
+                sha256
+            }
+        };
+        if found == wanted.sha256 { Ok(()) } else { Err(altered(&shown, &found, stamp.2, wanted)) }
+    }
+
+    fn link(&self, wanted: &ArtifactRef, place: &Path) -> io::Result<()> {
+        let link = self.root.program(&wanted.name);
+        if fs::read_link(&link).is_ok_and(|to| to == place) {
+            return Ok(());
+        }
+        let Some(parent) = link.parent() else { return Ok(()) };
+        fs::create_dir_all(parent)?;
+        let part = parent.join(format!(".{}.slipway-part", wanted.name));
+        root::remove(&part)?;
+        symlink(place, &part)?;
+        fs::rename(&part, &link)
+    }
+
+    /// Removes copies that are not of the given digests.
+    pub fn prune(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
+        let entries = match fs::read_dir(self.root.artifacts()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+            entries => entries?,
+        };
+        for entry in entries {
+            let entry = entry?;
+            if !entry.file_name().to_str().is_some_and(&keep) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn altered(what: &str, found: &str, size: u64, wanted: &ArtifactRef) -> String {
+    let length = if size == wanted.size { String::new() } else { format!(" and {size} bytes instead of {}", wanted.size) };
+    format!("{what} is altered: it has sha256 {found}{length}, expected {}; put the right file there", wanted.sha256)
+}
+
+/// sha256 of a file, hex.
+fn hash(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex::encode(context.finish())),
+            read => context.update(buffer.get(..read).unwrap_or_default()),
+        }
+    }
+}
+
+fn copied(from: &Path, to: &Path, wanted: &ArtifactRef) -> Result<(), String> {
+    let io = |path: &Path| {
+        let shown = path.display().to_string();
+        move |e: io::Error| format!("{shown}: {e}")
+    };
+    let mut source = File::open(from).map_err(io(from))?;
+    let mut part = Part::create(to, wanted).map_err(io(to))?;
+    let mut buffer = vec![0; BUFFER];
+    loop {
+        match source.read(&mut buffer).map_err(io(from))? {
+            0 => return part.finish(&from.display().to_string()),
+            read => part.write(buffer.get(..read).unwrap_or_default()).map_err(io(to))?,
+        }
+    }
+}
+
+/// A copy being written, hashed on the way. Unfinished, it is removed.
+struct Part {
+    path: PathBuf,
+    to: PathBuf,
+    file: File,
+    context: digest::Context,
+    size: u64,
+    wanted: ArtifactRef,
+}
+
+impl Part {
+    fn create(to: &Path, wanted: &ArtifactRef) -> io::Result<Self> {
+        let path = to.with_file_name(format!(".{}.part", wanted.name));
+        if let Some(parent) = to.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        let file = File::create(&path)?;
+        let context = digest::Context::new(&digest::SHA256);
+        Ok(Self { path, to: to.to_owned(), file, context, size: 0, wanted: wanted.clone() })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.size += bytes.len() as u64;
+        if self.size > self.wanted.size {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("more than the expected {} bytes", self.wanted.size)));
+        }
+        self.context.update(bytes);
+        self.file.write_all(bytes)
+    }
+
+    /// Checks the digest and puts the copy in its place, durably.
+    fn finish(self, source: &str) -> Result<(), String> {
+        let found = hex::encode(self.context.clone().finish());
+        if found != self.wanted.sha256 {
+            return Err(altered(source, &found, self.size, &self.wanted));
+        }
+        let done = (|| {
+            self.file.set_permissions(fs::Permissions::from_mode(0o555))?;
+            self.file.sync_all()?;
+            fs::rename(&self.path, &self.to)
+        })();
+        done.map_err(|e: io::Error| format!("{}: {e}", self.to.display()))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // After a rename there is nothing under this name.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use sha2::{Digest, Sha256};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn wanted(content: &[u8], sources: &[&str]) -> ArtifactRef {
+        let sources = sources.iter().map(|&source| source.to_owned()).collect();
+        ArtifactRef { name: "tool".into(), sha256: hex::encode(Sha256::digest(content)), size: content.len() as u64, sources }
+    }
+
+    #[tokio::test]
+    async fn a_right_file_is_copied_and_linked_and_an_altered_copy_is_fetched_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        fs::write(dir.path().join("tool"), b"content").unwrap();
+        let (artifacts, artifact) = (Artifacts::new(&root), wanted(b"content", &["file:///nowhere", "file:///tool"]));
+        artifacts.ensure(&artifact).await.unwrap();
+        assert_eq!(fs::read(root.program("tool")).unwrap(), b"content");
+        let copy = fs::read_link(root.program("tool")).unwrap();
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&copy, b"CONTENT").unwrap();
+        artifacts.ensure(&artifact).await.unwrap();
+        assert_eq!(fs::read(root.program("tool")).unwrap(), b"content");
+    }
+
+    #[tokio::test]
+    async fn an_altered_or_truncated_source_is_named_with_both_digests_and_never_linked() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        fs::write(dir.path().join("tool"), b"conten").unwrap();
+        let (artifacts, artifact) = (Artifacts::new(&root), wanted(b"content", &["file:///tool"]));
+        let error = artifacts.ensure(&artifact).await.unwrap_err();
+        assert!(error.contains(&artifact.sha256) && error.contains("6 bytes instead of 7") && error.contains("/tool"), "{error}");
+        assert!(!root.program("tool").exists());
+        fs::write(dir.path().join("tool"), b"content").unwrap();
+        artifacts.ensure(&artifact).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_download_is_checked_and_a_redirect_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = server.local_addr().unwrap();
+        let serving = tokio::spawn(async move {
+            for answer in [
+                "HTTP/1.1 302 Found\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\ncontent",
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\ncontent!!",
+            ] {
+                let (mut stream, _) = server.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        let artifacts = Artifacts::new(&root);
+        let artifact = wanted(b"content", &[&format!("http://{address}/tool")]);
+        artifacts.ensure(&artifact).await.unwrap();
+        assert_eq!(fs::read(root.program("tool")).unwrap(), b"content");
+        artifacts.prune(|_| false).unwrap();
+        let error = artifacts.ensure(&artifact).await.unwrap_err();
+        assert!(error.contains("more than the expected 7 bytes"), "{error}");
+        serving.await.unwrap();
+    }
+}

@@ -1,0 +1,255 @@
+//! A minimal HTTP/1.1 client: one GET, one connection. Probes, `wait-for` and artifact sources need no more, and it costs no memory at rest.
+
+use crate::credentials::provider;
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Empty};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::TokioIo;
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+/// Where a GET goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    secure: bool,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+/// Why a GET gave nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// Not a URL of this client's.
+    #[error("{0:?} is no http:// or https:// URL")]
+    Url(String),
+    /// Nobody listens, or the connection broke.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// HTTP went wrong.
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    /// TLS settings.
+    #[error("TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// A CA file that is none.
+    #[error("{0}")]
+    Ca(String),
+    /// Too slow.
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// Something else than asked for.
+    #[error("answered {0}")]
+    Status(StatusCode),
+    /// Led in circles.
+    #[error("redirected too often")]
+    Redirects,
+}
+
+/// Whom an https target must prove to be.
+#[derive(Debug, Clone)]
+pub enum Trust {
+    /// Nobody in particular: for addresses of this machine's own, and where only an answer matters.
+    Anybody(Arc<ClientConfig>),
+    /// Whoever an authority vouches for.
+    Authorities(Arc<ClientConfig>),
+}
+
+impl Target {
+    /// From a URL.
+    pub fn parse(url: &str) -> Result<Self, HttpError> {
+        let wrong = || HttpError::Url(url.to_owned());
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
+        let secure = match uri.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            _ => return Err(wrong()),
+        };
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?.trim_matches(['[', ']']).to_owned();
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Ok(Self { secure, host, port, path })
+    }
+
+    fn authority(&self) -> String {
+        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+    }
+
+    fn follow(&self, location: &str) -> Result<Self, HttpError> {
+        if location.starts_with('/') {
+            return Ok(Self { path: location.to_owned(), ..self.clone() });
+        }
+        let next = Self::parse(location)?;
+        // Once safe, always safe.
+        if self.secure && !next.secure { Err(HttpError::Url(location.to_owned())) } else { Ok(next) }
+    }
+}
+
+impl Trust {
+    /// Takes any certificate.
+    pub fn anybody() -> Result<Self, HttpError> {
+        let provider = provider();
+        let config = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            .with_no_client_auth();
+        Ok(Self::Anybody(finish(config)))
+    }
+
+    /// Takes certificates of the authorities in a PEM file.
+    pub fn file(path: &Path) -> Result<Self, HttpError> {
+        let shown = path.display();
+        let pem = std::fs::read(path).map_err(|e| HttpError::Ca(format!("{shown}: {e}")))?;
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            // A bundle of the distribution may hold one that rustls cannot read; the others still count.
+            let _ = roots.add(certificate.map_err(|e| HttpError::Ca(format!("{shown}: {e}")))?);
+        }
+        if roots.is_empty() {
+            return Err(HttpError::Ca(format!("{shown}: no certificate in it")));
+        }
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self::Authorities(finish(config)))
+    }
+
+    /// What the distribution trusts.
+    pub fn system() -> Result<Self, HttpError> {
+        Self::file(Path::new("/etc/ssl/certs/ca-certificates.crt"))
+    }
+
+    fn config(&self) -> Arc<ClientConfig> {
+        match self {
+            Self::Anybody(config) | Self::Authorities(config) => config.clone(),
+        }
+    }
+}
+
+fn finish(mut config: ClientConfig) -> Arc<ClientConfig> {
+    config.resumption = Resumption::disabled();
+    Arc::new(config)
+}
+
+/// GET; an answer of 200 within `within`, redirects not followed. The body is dropped.
+pub async fn healthy(target: &Target, trust: &Trust, within: Duration) -> Result<(), HttpError> {
+    let answer = timeout(within, get(target, trust)).await.map_err(|_| HttpError::Timeout(within))??;
+    match answer.status() {
+        StatusCode::OK => Ok(()),
+        other => Err(HttpError::Status(other)),
+    }
+}
+
+/// GET; the body of an answer of 200, with redirects followed. `within` is for each answer to begin.
+pub async fn fetch(target: &Target, trust: &Trust, within: Duration) -> Result<Incoming, HttpError> {
+    let mut target = target.clone();
+    for _ in 0..5 {
+        let answer = timeout(within, get(&target, trust)).await.map_err(|_| HttpError::Timeout(within))??;
+        let location = answer.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
+        match (answer.status(), location) {
+            (StatusCode::OK, _) => return Ok(answer.into_body()),
+            (status, Some(location)) if status.is_redirection() => target = target.follow(location)?,
+            (status, _) => return Err(HttpError::Status(status)),
+        }
+    }
+    Err(HttpError::Redirects)
+}
+
+async fn get(target: &Target, trust: &Trust) -> Result<http::Response<Incoming>, HttpError> {
+    let tcp = TcpStream::connect((target.host.as_str(), target.port)).await?;
+    if target.secure {
+        let name = ServerName::try_from(target.host.clone()).map_err(|_| HttpError::Url(target.host.clone()))?;
+        exchange(TlsConnector::from(trust.config()).connect(name, tcp).await?, target).await
+    } else {
+        exchange(tcp, target).await
+    }
+}
+
+async fn exchange<S>(stream: S, target: &Target) -> Result<http::Response<Incoming>, HttpError>
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    // Ends by itself when the answer, and the sender, are dropped.
+    tokio::spawn(connection);
+    let request = Request::get(target.path.as_str())
+        .header(header::HOST, target.authority())
+        .header(header::USER_AGENT, concat!("slipway-agent/", env!("CARGO_PKG_VERSION")))
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new().map_err(|never| match never {}).boxed())
+        .map_err(|_| HttpError::Url(target.path.clone()))?;
+    Ok(sender.send_request(request).await?)
+}
+
+/// Takes any certificate.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let target = Target::parse("https://127.0.0.1:6443/readyz?verbose").unwrap();
+        assert_eq!((target.secure, target.authority().as_str(), target.path.as_str()), (true, "127.0.0.1:6443", "/readyz?verbose"));
+        assert_eq!(Target::parse("http://[::1]/x").unwrap().authority(), "[::1]:80");
+        for wrong in ["file:///x", "x", "http://", "https:///x"] {
+            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_never_leads_from_https_to_http() {
+        let target = Target::parse("https://a/x").unwrap();
+        assert_eq!(target.follow("/y").unwrap().path, "/y");
+        assert!(target.follow("http://a/x").is_err());
+    }
+}
