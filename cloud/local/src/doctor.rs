@@ -1,10 +1,11 @@
 //! What this host must have for a local cloud, and how to mend what is missing. Reads only; changes nothing.
 
 use crate::daemon::serve::{SYSCTLS, sysctl_path};
-use crate::{host, leftovers, network};
+use crate::{leftovers, network};
 use ipnet::Ipv4Net;
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// One thing looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,20 +53,36 @@ const MEMORY_MIB: u64 = 3 << 10;
 /// Files that one process may have open.
 const FILES: u64 = 4096;
 
-/// All checks for a local cloud in `state` with prefix `name` and range `range`.
-pub async fn checks(state: &Path, name: &str, range: Ipv4Net) -> Vec<Check> {
+/// For what local cloud.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// State directory.
+    pub state: PathBuf,
+    /// Artifact store.
+    pub store: PathBuf,
+    /// Prefix.
+    pub name: String,
+    /// Addresses.
+    pub range: Ipv4Net,
+    /// Whether its daemon runs: then what it occupies is its own.
+    pub running: bool,
+}
+
+/// All checks. Runs programs and reads files: a blocking call of some tens of milliseconds.
+#[must_use]
+pub fn checks(options: &Options) -> Vec<Check> {
     let mut all = vec![root(), capabilities(), namespaces(), cgroups(), overlay()];
     all.extend(PROGRAMS.iter().map(|(program, package)| has_program(program, package)));
-    let symbols = host::blocking(|| Ok(std::fs::read_to_string("/proc/kallsyms").unwrap_or_default())).await.unwrap_or_default();
-    for (feature, symbol, module) in FEATURES {
-        all.push(kernel(feature, &symbols, symbol, module).await);
-    }
+    let symbols = std::fs::read_to_string("/proc/kallsyms").unwrap_or_default();
+    all.extend(FEATURES.iter().map(|(feature, symbol, module)| kernel(feature, &symbols, symbol, module)));
     all.extend(SYSCTLS.iter().map(|(name, least)| limit(name, *least)));
     all.push(files());
-    all.push(addresses(name, range).await);
-    all.push(remains(state, name));
-    all.push(disk(state));
-    all.push(memory());
+    all.push(addresses(&options.name, options.range));
+    if !options.running {
+        all.push(remains(&options.state, &options.name));
+        all.push(memory());
+    }
+    all.extend([disk("state", &options.state), disk("store", &options.store)]);
     all
 }
 
@@ -125,10 +142,10 @@ fn has_program(program: &str, package: &str) -> Check {
     check(format!("program {name}"), found.is_some(), place, format!("apt-get install {package}"))
 }
 
-async fn kernel(feature: &str, symbols: &str, symbol: &str, module: &str) -> Check {
+fn kernel(feature: &str, symbols: &str, symbol: &str, module: &str) -> Check {
     let there = symbols.lines().any(|l| l.split_whitespace().nth(2) == Some(symbol));
-    let loadable = || async { host::output("modprobe", &["--dry-run", "--quiet", module], "").await.is_ok_and(|(code, ..)| code == 0) };
-    let ok = there || loadable().await;
+    let modprobe = || Command::new("modprobe").args(["--dry-run", "--quiet", module]).stderr(Stdio::null()).status();
+    let ok = there || modprobe().is_ok_and(|status| status.success());
     let found = if there {
         "there"
     } else if ok {
@@ -158,8 +175,8 @@ fn files() -> Check {
     )
 }
 
-async fn addresses(name: &str, range: Ipv4Net) -> Check {
-    match network::range_conflict(range, &format!("{name}-host")).await {
+fn addresses(name: &str, range: Ipv4Net) -> Check {
+    match network::range_conflict(range, &format!("{name}-host")) {
         Ok(None) => check(format!("addresses {range}"), true, "free", ""),
         Ok(Some(conflict)) => check(
             format!("addresses {range}"),
@@ -184,14 +201,14 @@ fn remains(state: &Path, name: &str) -> Check {
     check(format!("name {name}"), left.is_empty(), found, mend)
 }
 
-fn disk(state: &Path) -> Check {
-    let place = state.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
+fn disk(what: &str, directory: &Path) -> Check {
+    let place = directory.ancestors().find(|p| p.exists()).unwrap_or(Path::new("/"));
     let free = rustix::fs::statvfs(place).map_or(0, |s| s.f_bavail.saturating_mul(s.f_frsize) >> 30);
     check(
-        format!("disk at {}", place.display()),
+        format!("disk for the {what}"),
         free >= DISK_GIB,
-        format!("{free} GiB free"),
-        format!("free {DISK_GIB} GiB, or put the state elsewhere"),
+        format!("{free} GiB free at {}", place.display()),
+        format!("free {DISK_GIB} GiB, or put the {what} elsewhere"),
     )
 }
 
@@ -207,9 +224,11 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
     use super::*;
 
-    #[tokio::test]
-    async fn every_failed_check_says_how_to_mend_it() {
-        let all = checks(Path::new("/nowhere/at/all"), "none", "198.18.0.0/15".parse().unwrap()).await;
+    #[test]
+    fn every_failed_check_says_how_to_mend_it() {
+        let nowhere = PathBuf::from("/nowhere/at/all");
+        let range = "198.18.0.0/15".parse().unwrap();
+        let all = checks(&Options { state: nowhere.clone(), store: nowhere, name: "none".into(), range, running: false });
         assert!(all.len() > 20);
         for check in all {
             assert_eq!(check.ok, check.mend.is_empty(), "{check:?}");

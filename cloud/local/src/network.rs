@@ -29,8 +29,8 @@ async fn sysctl(namespace: &str, settings: &[&str]) -> Result<(), HostError> {
 }
 
 /// Refuses a range that something else on this host uses.
-pub async fn check_range(layout: &Layout) -> Result<(), HostError> {
-    if let Some(conflict) = range_conflict(layout.range, &layout.host_link()).await? {
+pub fn check_range(layout: &Layout) -> Result<(), HostError> {
+    if let Some(conflict) = range_conflict(layout.range, &layout.host_link())? {
         return Err(HostError::Refused(format!(
             "the range {} is in use on this host: {conflict}. Choose a free one with --range, e.g. another /20 of 198.18.0.0/15",
             layout.range
@@ -40,9 +40,11 @@ pub async fn check_range(layout: &Layout) -> Result<(), HostError> {
 }
 
 /// What of the host's routes lies in a range, save what goes over `own_link`.
-pub async fn range_conflict(range: Ipv4Net, own_link: &str) -> Result<Option<String>, HostError> {
-    let routes = host::run("ip", &["-4", "-o", "route", "show", "table", "all"], "").await?;
-    Ok(conflict_in(&routes, range, own_link))
+/// Blocks for the milliseconds that `ip` takes.
+pub fn range_conflict(range: Ipv4Net, own_link: &str) -> Result<Option<String>, HostError> {
+    let ip = std::process::Command::new("ip").args(["-4", "-o", "route", "show", "table", "all"]).output();
+    let routes = ip.map_err(|why| HostError::NoProgram { program: "ip".into(), why })?.stdout;
+    Ok(conflict_in(&String::from_utf8_lossy(&routes), range, own_link))
 }
 
 fn conflict_in(routes: &str, range: Ipv4Net, own_link: &str) -> Option<String> {

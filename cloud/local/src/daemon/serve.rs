@@ -52,7 +52,7 @@ pub async fn serve(options: Options) -> Result<bool, HostError> {
     let Some(_lock) = lock(&wanted.state)? else { return Ok(false) };
     let pid = wanted.state.join("daemon.pid");
     host::write(&pid, std::process::id().to_string().as_bytes(), 0o644)?;
-    let layout = settle(wanted).await?;
+    let layout = settle(wanted)?;
     let store = Store::open(&layout)?;
     for stray in machine::stray_runc(&layout) {
         tracing::warn!(pid = stray, "killing a runc that a killed daemon left");
@@ -95,7 +95,7 @@ pub async fn serve(options: Options) -> Result<bool, HostError> {
 }
 
 /// The settings of this state: those of the first start. Others are refused, since addresses and names on the host were made of them.
-async fn settle(wanted: Layout) -> Result<Layout, HostError> {
+fn settle(wanted: Layout) -> Result<Layout, HostError> {
     let path = wanted.config();
     if let Some(found) = records::read::<Layout>(&path)? {
         if (&found.name, found.range) != (&wanted.name, wanted.range) {
@@ -111,7 +111,7 @@ async fn settle(wanted: Layout) -> Result<Layout, HostError> {
             return Ok(found);
         }
     } else {
-        network::check_range(&wanted).await?;
+        network::check_range(&wanted)?;
         if network::exists(&wanted.core()) {
             return Err(HostError::Refused(format!(
                 "there is a network namespace {} already: another local cloud has --name {}; choose another",
