@@ -1,0 +1,154 @@
+//! When each machine reached each stage: as a table and as a picture. Pure.
+
+use crate::view::{ClusterView, MachineView};
+use jiff::Timestamp;
+use std::fmt::Write;
+
+/// Milliseconds since the cluster was made.
+fn offset(origin: Timestamp, at: Timestamp) -> i64 {
+    at.as_millisecond().saturating_sub(origin.as_millisecond())
+}
+
+/// The moment that everything is counted from.
+pub fn origin(cluster: &ClusterView) -> Option<Timestamp> {
+    let stages = cluster.machines().flat_map(|m| m.stages.iter().map(|s| s.at));
+    cluster.created.into_iter().chain(stages).min()
+}
+
+/// A machine and its stages in the order in which they were reached.
+fn ordered(machine: &MachineView) -> Vec<(&str, Timestamp)> {
+    let mut stages: Vec<(&str, Timestamp)> = machine.stages.iter().map(|s| (s.name.as_str(), s.at)).collect();
+    stages.sort_by_key(|(_, at)| *at);
+    stages
+}
+
+/// `12.345` as `12.3`.
+fn tenths(ms: i64) -> String {
+    let sign = if ms < 0 { "-" } else { "" };
+    format!("{sign}{}.{}", ms.abs() / 1000, ms.abs() % 1000 / 100)
+}
+
+/// Rows of a table: stage, then one column per machine with seconds since the cluster was made.
+pub fn table(cluster: &ClusterView) -> String {
+    let Some(origin) = origin(cluster) else { return "no machine has reached any stage yet\n".to_owned() };
+    let machines: Vec<&MachineView> = cluster.machines().collect();
+    // Stages in the order of their earliest appearance, so that the table reads downwards in time.
+    let mut stages: Vec<(&str, Timestamp)> = Vec::new();
+    for (name, at) in machines.iter().flat_map(|m| ordered(m)) {
+        match stages.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, first)) => *first = (*first).min(at),
+            None => stages.push((name, at)),
+        }
+    }
+    stages.sort_by_key(|(_, at)| *at);
+    let mut out = String::new();
+    let first = stages.iter().map(|(n, _)| n.len()).max().unwrap_or(0).max("seconds".len());
+    let _ = write!(out, "{:<first$}", "seconds");
+    for machine in &machines {
+        let _ = write!(out, "  {:>8}", machine.name);
+    }
+    out.push('\n');
+    for (stage, _) in &stages {
+        let _ = write!(out, "{stage:<first$}");
+        for machine in &machines {
+            let width = machine.name.len().max(8);
+            let cell = machine.stages.iter().find(|s| s.name == *stage).map(|s| tenths(offset(origin, s.at))).unwrap_or_default();
+            let _ = write!(out, "  {cell:>width$}");
+        }
+        while out.ends_with(' ') {
+            out.pop();
+        }
+        out.push('\n');
+    }
+    out
+}
+
+const LEFT: i64 = 170;
+const WIDTH: i64 = 820;
+const ROW: i64 = 34;
+/// Dark enough for white text, told apart by people who see few colours: they differ in lightness.
+const COLOURS: [&str; 8] = ["#9db4c8", "#5f87a8", "#2f5d83", "#c2a15a", "#9a7428", "#7fae8a", "#3f7d50", "#1d5230"];
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// An SVG picture: one bar per machine, cut at each stage; a bar's piece ends where its stage was reached.
+pub fn svg(cluster: &ClusterView) -> String {
+    let machines: Vec<&MachineView> = cluster.machines().collect();
+    let origin = origin(cluster).unwrap_or(Timestamp::UNIX_EPOCH);
+    let end = machines.iter().flat_map(|m| m.stages.iter().map(|s| offset(origin, s.at))).max().unwrap_or(0).max(1000);
+    let rows = i64::try_from(machines.len()).unwrap_or(0);
+    let (height, full) = (60 + rows * ROW + 40, LEFT + WIDTH + 40);
+    let x = |ms: i64| LEFT + ms.clamp(0, end) * WIDTH / end;
+    let mut out = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {full} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"{full}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
+         <text x=\"10\" y=\"24\" font-size=\"15\">{}, {}: seconds since the Cluster was made</text>\n",
+        escaped(&cluster.name),
+        escaped(&cluster.version)
+    );
+    let step = [500, 1000, 2000, 5000, 10_000, 30_000, 60_000, 300_000].into_iter().find(|s| end / s <= 12).unwrap_or(600_000);
+    for tick in (0..=end / step).map(|i| i * step) {
+        let at = x(tick);
+        let bottom = 50 + rows * ROW;
+        let _ = write!(
+            out,
+            "<path d=\"M{at} 44V{bottom}\" stroke=\"#dddddd\"/><text x=\"{at}\" y=\"{}\" text-anchor=\"middle\" fill=\"#555555\">{}</text>\n",
+            bottom + 16,
+            tenths(tick)
+        );
+    }
+    for (row, machine) in machines.iter().enumerate() {
+        let y = 50 + i64::try_from(row).unwrap_or(0) * ROW;
+        let _ = writeln!(out, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", LEFT - 8, y + 17, escaped(&machine.name));
+        let mut from = 0;
+        for (i, (stage, at)) in ordered(machine).into_iter().enumerate() {
+            let to = offset(origin, at);
+            let (left, width) = (x(from), (x(to) - x(from)).max(1));
+            let colour = COLOURS.get(i % COLOURS.len()).copied().unwrap_or("#2f5d83");
+            let name = escaped(stage);
+            let _ = write!(
+                out,
+                "<g><title>{name}: {} s</title><rect x=\"{left}\" y=\"{y}\" width=\"{width}\" height=\"24\" fill=\"{colour}\"/>",
+                tenths(to)
+            );
+            if width > 7 * i64::try_from(stage.len()).unwrap_or(0) {
+                let fill = if i % COLOURS.len() == 0 { "#000000" } else { "#ffffff" };
+                let _ = write!(out, "<text x=\"{}\" y=\"{}\" fill=\"{fill}\" font-size=\"11\">{name}</text>", left + 4, y + 16);
+            }
+            out.push_str("</g>\n");
+            from = to;
+        }
+    }
+    out.push_str("</svg>\n");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::view::tests::example;
+
+    #[test]
+    fn the_table_reads_downwards_in_time() {
+        insta::assert_snapshot!(table(&example()));
+    }
+
+    #[test]
+    fn the_picture_has_a_bar_per_stage() {
+        let picture = svg(&example());
+        assert_eq!(picture.matches("<title>").count(), 6);
+        assert!(picture.contains(">demo-workers-0<") && picture.trim_end().ends_with("</svg>"));
+    }
+
+    #[test]
+    fn nothing_reached_is_said() {
+        let mut empty = example();
+        empty.pools.clear();
+        empty.created = None;
+        assert_eq!(table(&empty), "no machine has reached any stage yet\n");
+        assert!(svg(&empty).contains("</svg>"));
+    }
+}
