@@ -1,0 +1,97 @@
+//! How agents are reached: over the network, or, in tests, in memory.
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use secrecy::SecretString;
+use slipway_agent_api::{AgentClient, AgentError, OperatorIdentity, v1};
+use slipway_model::{MachinePlan, PlanDigest};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// Signs a certificate request: certificate and authority, both PEM, or why not.
+pub type SignCertificate<'a> = &'a (dyn Fn(&str) -> Result<(String, String), String> + Send + Sync);
+
+/// Ways to agents.
+#[async_trait]
+pub trait Agents: Send + Sync {
+    /// Whether an unclaimed agent answers, and who it says it is.
+    async fn greet(&self, address: SocketAddr) -> Result<v1::Info, AgentError>;
+
+    /// Both halves of the claim. Safe to repeat until the first call over mTLS.
+    async fn claim(
+        &self,
+        address: SocketAddr,
+        token: &SecretString,
+        machine_uid: &str,
+        sign: SignCertificate<'_>,
+    ) -> Result<(), AgentError>;
+
+    /// A connection to a claimed agent.
+    async fn connect(&self, address: SocketAddr, machine_uid: &str, identity: &OperatorIdentity) -> Result<Arc<dyn Agent>, AgentError>;
+}
+
+/// A connection to a claimed agent.
+#[async_trait]
+pub trait Agent: Send + Sync {
+    /// Who it is. The first such call burns the token.
+    async fn get_info(&self) -> Result<v1::Info, AgentError>;
+    /// Replaces the machine's desired state.
+    async fn apply_plan(&self, expected: Option<&PlanDigest>, epoch: u64, plan: &MachinePlan) -> Result<PlanDigest, AgentError>;
+    /// Its state now and after each change.
+    async fn watch(&self) -> Result<BoxStream<'static, Result<v1::MachineState, AgentError>>, AgentError>;
+    /// A certificate request for the agent's key.
+    async fn renewal_request(&self, epoch: u64) -> Result<String, AgentError>;
+    /// Stops everything and forgets.
+    async fn reset(&self, epoch: u64, machine_name: &str) -> Result<(), AgentError>;
+}
+
+/// Over TCP, TLS and gRPC.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct GrpcAgents;
+
+#[async_trait]
+impl Agents for GrpcAgents {
+    async fn greet(&self, address: SocketAddr) -> Result<v1::Info, AgentError> {
+        AgentClient::connect_unclaimed(address).await?.get_info().await
+    }
+
+    async fn claim(
+        &self,
+        address: SocketAddr,
+        token: &SecretString,
+        machine_uid: &str,
+        sign: SignCertificate<'_>,
+    ) -> Result<(), AgentError> {
+        let agent = AgentClient::connect_unclaimed(address).await?;
+        let request = agent.claim(token, machine_uid).await?;
+        let (certificate, authority) = sign(&request).map_err(AgentError::Own)?;
+        agent.install(token, machine_uid, &certificate, &authority).await
+    }
+
+    async fn connect(&self, address: SocketAddr, machine_uid: &str, identity: &OperatorIdentity) -> Result<Arc<dyn Agent>, AgentError> {
+        Ok(Arc::new(AgentClient::connect(address, machine_uid, identity).await?))
+    }
+}
+
+#[async_trait]
+impl Agent for AgentClient {
+    async fn get_info(&self) -> Result<v1::Info, AgentError> {
+        self.get_info().await
+    }
+
+    async fn apply_plan(&self, expected: Option<&PlanDigest>, epoch: u64, plan: &MachinePlan) -> Result<PlanDigest, AgentError> {
+        self.apply_plan(expected, epoch, plan).await
+    }
+
+    async fn watch(&self) -> Result<BoxStream<'static, Result<v1::MachineState, AgentError>>, AgentError> {
+        self.watch().await
+    }
+
+    async fn renewal_request(&self, epoch: u64) -> Result<String, AgentError> {
+        self.renewal_request(epoch).await
+    }
+
+    async fn reset(&self, epoch: u64, machine_name: &str) -> Result<(), AgentError> {
+        self.reset(epoch, machine_name).await
+    }
+}

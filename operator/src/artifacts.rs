@@ -1,0 +1,169 @@
+//! Which file each component's version is, by digest, and where machines find it: the **artifact index** that the operator is given.
+//!
+//! The operator needs no store: a JSON list of `{component, version, name, sha256, size}`, written by whoever filled the store
+//! ([`render_artifacts_index`]), and a prefix under which machines see the store, e.g. `file:///opt/slipway/store/sha256`.
+
+use serde::{Deserialize, Serialize};
+use slipway_artifacts::{Artifact, Component, VersionSet, catalogue};
+use slipway_model::{ArtifactRef, ComponentVersions, KubernetesVersion};
+use std::path::Path;
+
+/// Component under which Slipway's own programs stand in a store.
+pub const OWN_COMPONENT: &str = "slipway";
+/// The agent's file name.
+pub const AGENT: &str = "slipway-agent";
+
+/// A line of the index.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexEntry {
+    /// `kubernetes`, `etcd`, …, or `slipway`.
+    pub component: String,
+    /// `v1.36.4`.
+    pub version: String,
+    /// File name.
+    pub name: String,
+    /// Hexadecimal.
+    pub sha256: String,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// The files that machines are told of.
+#[derive(Debug, Clone, Default)]
+pub struct ArtifactIndex {
+    entries: Vec<IndexEntry>,
+    source: String,
+}
+
+/// Why a version cannot be rendered.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtifactError {
+    /// The file is not to be had or not understood.
+    #[error("artifact index {path}: {problem}; `slipway up` writes it anew")]
+    Index {
+        /// Where it is.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Not in the catalogue.
+    #[error("Kubernetes {version} is not in this release's catalogue: choose one of {}", known.join(", "))]
+    UnknownVersion {
+        /// What was asked for.
+        version: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// In the catalogue, but nobody brought it.
+    #[error("{component} {version} has not been fetched: `slipway artifacts fetch {kubernetes}` brings it, `slipway up` makes it known")]
+    NotFetched {
+        /// What is missing.
+        component: String,
+        /// In which version.
+        version: String,
+        /// For which Kubernetes.
+        kubernetes: String,
+    },
+}
+
+/// The index of what a store holds: what `--artifacts` of the operator reads. Sorted, so the same store gives the same bytes.
+#[must_use]
+pub fn render_artifacts_index(artifacts: &[Artifact]) -> String {
+    let mut entries: Vec<IndexEntry> = artifacts
+        .iter()
+        .map(|a| IndexEntry {
+            component: a.component.clone(),
+            version: a.version.clone(),
+            name: a.name.clone(),
+            sha256: a.sha256.clone(),
+            size: a.size,
+        })
+        .collect();
+    entries.sort();
+    // Plain strings and a number: serialising cannot fail, and an empty index would be refused with its reason.
+    serde_json::to_string_pretty(&entries).unwrap_or_default()
+}
+
+impl ArtifactIndex {
+    /// From lines and the prefix under which machines find `<sha256>/<name>`.
+    #[must_use]
+    pub fn new(entries: Vec<IndexEntry>, source: impl Into<String>) -> Self {
+        Self { entries, source: source.into().trim_end_matches('/').to_owned() }
+    }
+
+    /// Reads the index.
+    pub fn read(path: &Path, source: &str) -> Result<Self, ArtifactError> {
+        let fail = |problem: String| ArtifactError::Index { path: path.display().to_string(), problem };
+        let text = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
+        let entries: Vec<IndexEntry> = serde_json::from_slice(&text).map_err(|e| fail(e.to_string()))?;
+        Ok(Self::new(entries, source))
+    }
+
+    /// The versions that go with a Kubernetes version, the user's own choices applied.
+    pub fn versions(&self, kubernetes: KubernetesVersion, held: &ComponentVersions) -> Result<Versions, ArtifactError> {
+        let set = catalogue::version_set(&kubernetes.to_string()).ok_or_else(|| ArtifactError::UnknownVersion {
+            version: kubernetes.to_string(),
+            known: catalogue::supported().iter().map(|s| s.kubernetes.to_owned()).collect(),
+        })?;
+        Ok(Versions { set, etcd: held.etcd.clone(), containerd: held.containerd.clone() })
+    }
+
+    /// Every file of a component that has been fetched.
+    pub fn component(&self, component: Component, versions: &Versions) -> Result<Vec<ArtifactRef>, ArtifactError> {
+        let version = versions.of(component);
+        let found: Vec<ArtifactRef> =
+            self.entries.iter().filter(|e| e.component == component.name() && e.version == version).map(|e| self.reference(e)).collect();
+        if found.is_empty() {
+            return Err(ArtifactError::NotFetched {
+                component: component.to_string(),
+                version,
+                kubernetes: versions.set.kubernetes.to_owned(),
+            });
+        }
+        Ok(found)
+    }
+
+    /// One of Slipway's own programs. The newest that was adopted: it stands last.
+    pub fn own(&self, name: &str) -> Result<ArtifactRef, ArtifactError> {
+        let entry = self.entries.iter().rev().find(|e| e.component == OWN_COMPONENT && e.name == name);
+        entry.map(|e| self.reference(e)).ok_or_else(|| ArtifactError::NotFetched {
+            component: OWN_COMPONENT.to_owned(),
+            version: name.to_owned(),
+            kubernetes: String::new(),
+        })
+    }
+
+    fn reference(&self, entry: &IndexEntry) -> ArtifactRef {
+        ArtifactRef {
+            name: entry.name.clone(),
+            sha256: entry.sha256.clone(),
+            size: entry.size,
+            sources: vec![format!("{}/{}/{}", self.source, entry.sha256, entry.name)],
+        }
+    }
+}
+
+/// The versions of everything on one cluster's machines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versions {
+    /// What is tested together.
+    pub set: VersionSet,
+    etcd: Option<String>,
+    containerd: Option<String>,
+}
+
+impl Versions {
+    /// A component's.
+    #[must_use]
+    pub fn of(&self, component: Component) -> String {
+        let held = match component {
+            Component::Etcd => self.etcd.as_deref(),
+            Component::Containerd => self.containerd.as_deref(),
+            Component::Kubernetes | Component::Runc | Component::Cni | Component::Coredns | Component::Pause | Component::TestClient => {
+                None
+            }
+        };
+        held.unwrap_or_else(|| component.version(&self.set)).to_owned()
+    }
+}

@@ -1,0 +1,65 @@
+//! What wakes a cluster's loop. Facts (a unit runs, a machine is gone, a spec was changed) ring at once; mere words (what an agent is doing just now) wait
+//! up to two seconds for company.
+
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// How long words wait.
+const WORDS: Duration = Duration::from_secs(2);
+/// How long a fact waits for others that come with it: five machines started together say the same within milliseconds.
+const TOGETHER: Duration = Duration::from_millis(8);
+
+/// One per cluster. Ringing is cheap and never blocks.
+#[derive(Debug, Default)]
+pub struct Bell {
+    fact: Notify,
+    word: Notify,
+}
+
+impl Bell {
+    /// Something has changed that may change the plan.
+    pub fn fact(&self) {
+        self.fact.notify_one();
+    }
+
+    /// Something has changed that people may want to read.
+    pub fn word(&self) {
+        self.word.notify_one();
+    }
+
+    /// Returns when there is a reason to look again, at the latest at `until`.
+    pub async fn rung(&self, until: Instant) {
+        tokio::select! {
+            () = self.fact.notified() => tokio::time::sleep(TOGETHER).await,
+            () = self.word.notified() => {
+                let until = until.min(Instant::now() + WORDS);
+                tokio::select! {
+                    () = self.fact.notified() => tokio::time::sleep(TOGETHER).await,
+                    () = tokio::time::sleep_until(until) => {}
+                }
+            }
+            () = tokio::time::sleep_until(until) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fact_wakes_at_once_and_a_word_after_two_seconds() {
+        let (bell, begin) = (Bell::default(), Instant::now());
+        let far = begin + Duration::from_secs(300);
+        bell.fact();
+        bell.rung(far).await;
+        assert!(begin.elapsed() < Duration::from_millis(20));
+        bell.word();
+        bell.rung(far).await;
+        let waited = begin.elapsed();
+        assert!(waited >= WORDS && waited < WORDS * 2, "{waited:?}");
+        bell.rung(far).await;
+        assert_eq!(Instant::now(), far);
+    }
+}

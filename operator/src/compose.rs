@@ -1,0 +1,274 @@
+//! From what was seen to what is planned from: opens the connections that are worth having, reads keys that changed, renders machines, and puts all of it into
+//! the planner's words. No effects.
+
+use crate::agents::Peer;
+use crate::api::call;
+use crate::context::{Context, LABEL_MACHINE};
+use crate::execute::{Scene, SceneMachine, secrets};
+use crate::keys::Keys;
+use crate::memory::Memory;
+use crate::observe::{self, CloudWatch, Seen};
+use crate::workload::{Picture, WorkloadLink};
+use crate::{clients, records, render};
+use futures::future::join_all;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use kube::api::PartialObjectMeta;
+use slipway_agent_api::AGENT_PORT;
+use slipway_model::{ClusterSpec, MachineName, PlanDigest};
+use slipway_plan::{ClusterFacts, Fact, InstanceState, MachineRecord, MachineSecrets, Observed, SecretFacts};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+/// A pass's world: for the planner, for effects, for the report.
+pub struct World {
+    /// As it was read.
+    pub seen: Seen,
+    /// In the planner's words.
+    pub observed: Observed,
+    /// For effects.
+    pub scene: Arc<Scene>,
+}
+
+/// See the module.
+pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, spec: ClusterSpec, now: Timestamp) -> World {
+    let facts = records::cluster(&seen.cluster);
+    let machines: Vec<MachineRecord> = seen.machines.iter().filter_map(|m| records::machine(m).inspect_err(warn).ok()).collect();
+    let keys = keys(context, memory, &seen, now).await;
+    let scene = Scene {
+        cluster: memory.cluster.clone(),
+        key: seen.key.clone(),
+        endpoint: facts.endpoint.clone(),
+        founders: founders(&facts, &machines),
+        machines: machines.iter().map(|m| (m.name.clone(), scene_machine(m, &spec, &seen.key.uid))).collect(),
+        spec: Arc::new(spec),
+        keys: keys.known().cloned().flatten(),
+        connections: BTreeMap::new(),
+        workload: None,
+    };
+    listen(context, memory, &scene, &seen, &machines);
+    look(memory, &scene, &machines).await;
+    let scene =
+        Scene { connections: memory.agents.connections(), workload: memory.workload.as_ref().map(|(_, link)| link.door()), ..scene };
+    let secrets = match &keys {
+        Fact::Known(_) if facts.deleting.is_some() => Fact::Known(left_secrets(&scene, &seen.secrets)),
+        Fact::Known(_) => Fact::Known(secret_facts(&scene, &seen.secrets, now)),
+        Fact::Unknown { why, since } => Fact::unknown(why.clone(), *since),
+    };
+    let wanted = digests(context, memory, &scene, &seen, secrets.known()).await;
+    let (nodes, addons) = workload(&seen, &scene, memory, now);
+    let observed = Observed {
+        cluster: facts,
+        secrets,
+        pools: Fact::Known(seen.pools.iter().filter_map(|p| records::pool(p).inspect_err(warn).ok()).collect()),
+        cloud: match &seen.inventory {
+            Fact::Known(inventory) => Fact::Known(observe::cloud::facts(inventory)),
+            Fact::Unknown { why, since } => Fact::unknown(why.clone(), *since),
+        },
+        agents: machines
+            .iter()
+            .filter_map(|m| Some((m.name.clone(), observe::agents::facts(seen.hearings.get(&m.uid)?.clone()))))
+            .collect(),
+        machines: Fact::Known(machines),
+        wanted,
+        nodes,
+        addons,
+        wanted_addons: render::addons(&scene.spec, &context.artifacts).map(|a| a.digest).unwrap_or_default(),
+        failures: memory.failures.iter().map(|(key, failure)| (key.clone(), failure.clone())).collect(),
+    };
+    World { seen, observed, scene: Arc::new(scene) }
+}
+
+fn warn(error: &records::RecordError) {
+    tracing::warn!(%error, "a record is not understood and is left alone");
+}
+
+/// `Known(None)`: there is no Secret yet. A Secret that is not understood is Unknown: nothing may be made in its place.
+async fn keys(context: &Arc<Context>, memory: &mut Memory, seen: &Seen, now: Timestamp) -> Fact<Option<Arc<Keys>>> {
+    let name = secrets::pki_name(&memory.cluster.name);
+    let Some(secret) = seen.secrets.iter().find(|s| s.name_any() == name) else {
+        memory.keys = None;
+        return Fact::Known(None);
+    };
+    let version = version(secret);
+    if let Some(keys) = memory.keys.as_ref().filter(|k| k.are_current(&version, now)) {
+        return Fact::Known(Some(keys.clone()));
+    }
+    let read = call(secrets::api(context, &memory.cluster.namespace).get(&name)).await.map_err(|e| e.to_string());
+    let made = read.and_then(|secret| Keys::new(&secrets::data_of(secret), version, now).map_err(|e| e.to_string()));
+    let since = memory.seen("keys", made.is_ok(), now);
+    match made {
+        Ok(keys) => {
+            let keys = Arc::new(keys);
+            memory.keys = Some(keys.clone());
+            Fact::Known(Some(keys))
+        }
+        Err(why) => Fact::unknown(format!("Secret {name}: {why}"), since),
+    }
+}
+
+fn version(secret: &PartialObjectMeta<Secret>) -> String {
+    format!("{}/{}", secret.uid().unwrap_or_default(), secret.resource_version().unwrap_or_default())
+}
+
+/// All founders' addresses, or none.
+fn founders(facts: &ClusterFacts, machines: &[MachineRecord]) -> BTreeMap<MachineName, Ipv4Addr> {
+    let address = |name: &MachineName| machines.iter().find(|m| m.name == *name)?.instance.as_ref().map(|i| i.address);
+    let all: Option<BTreeMap<_, _>> = facts.founders.iter().map(|name| Some((name.clone(), address(name)?))).collect();
+    all.unwrap_or_default()
+}
+
+fn scene_machine(record: &MachineRecord, spec: &ClusterSpec, uid: &str) -> SceneMachine {
+    let instance = record.instance.as_ref();
+    SceneMachine {
+        uid: record.uid.clone(),
+        pool: record.pool.clone(),
+        version: record.version,
+        instance: instance.map(|i| (i.id.clone(), i.address)),
+        provider_id: instance.map(|i| render::provider_id(&spec.provider, uid, &i.id)).unwrap_or_default(),
+    }
+}
+
+/// Holds a connection to the agent of every machine that runs, and a long poll at the cloud.
+fn listen(context: &Arc<Context>, memory: &mut Memory, scene: &Scene, seen: &Seen, machines: &[MachineRecord]) {
+    let Fact::Known(inventory) = &seen.inventory else { return };
+    let facts = observe::cloud::facts(inventory);
+    let operator = scene.keys.as_ref().map(|k| k.operator.clone());
+    let peer = |m: &MachineRecord| {
+        let instance = facts.of(&m.uid).filter(|i| i.state == InstanceState::Running)?;
+        let identity = if m.claimed { Some(operator.clone()?) } else { None };
+        Some((m.uid.clone(), Peer { address: SocketAddr::from((instance.address, AGENT_PORT)), identity }))
+    };
+    let wanted = machines.iter().filter_map(peer).collect();
+    memory.agents.hold(wanted, &context.agents, &memory.bell);
+    if memory.cloud_watch.is_none() {
+        memory.cloud_watch = Some(CloudWatch::open(context.cloud.clone(), scene.key.clone(), memory.bell.clone()));
+    }
+}
+
+/// Holds a connection to the cluster's API from when there can be one, and says whose pods are to be counted.
+async fn look(memory: &mut Memory, scene: &Scene, machines: &[MachineRecord]) {
+    let (Some(keys), Some(endpoint)) = (&scene.keys, &scene.endpoint) else {
+        memory.workload = None;
+        return;
+    };
+    let opened_for = format!("{endpoint} {}", keys.version());
+    if memory.workload.as_ref().is_none_or(|(known, _)| *known != opened_for) {
+        let kubeconfig = keys.kubeconfig(&scene.cluster.name, &format!("https://{endpoint}"));
+        match clients::workload(&scene.cluster.name, &kubeconfig).await {
+            Ok(client) => memory.workload = Some((opened_for, WorkloadLink::open(client, memory.bell.clone()))),
+            Err(error) => tracing::warn!(%error, "no way into the cluster"),
+        }
+    }
+    if let Some((_, link)) = &memory.workload {
+        let going: BTreeSet<&MachineName> = machines.iter().filter(|m| m.deleting.is_some()).map(|m| &m.name).collect();
+        let Picture::Known { view, .. } = link.picture() else { return };
+        let nodes = observe::nodes::of_machines(&view, &scene.machines, &going);
+        link.drains(nodes);
+    }
+}
+
+fn secret_facts(scene: &Scene, found: &[PartialObjectMeta<Secret>], now: Timestamp) -> SecretFacts {
+    let of = |name: &str| found.iter().find(|s| s.name_any() == name);
+    let fits = |name: &str, wanted: Option<String>| {
+        let secret = of(name).filter(|s| !secrets::is_due(s.annotations(), now));
+        secret.is_some_and(|s| wanted.is_some() && s.annotations().get(secrets::ISSUED_FOR) == wanted.as_ref())
+    };
+    let keys = scene.keys.as_ref().map(|k| k.fingerprint());
+    let kubeconfig = scene.endpoint.as_ref().zip(keys).map(|(endpoint, keys)| secrets::kubeconfig_for(endpoint, keys));
+    let kubeconfig_name = secrets::kubeconfig_name(&scene.cluster.name);
+    let machine = |name: &MachineName, m: &SceneMachine| {
+        let certificates = match (&m.instance, &scene.endpoint, keys) {
+            (Some((_, address)), Some(endpoint), Some(keys)) => Some(secrets::certificates_for(&m.uid, &m.pool, *address, endpoint, keys)),
+            _ => None,
+        };
+        MachineSecrets {
+            bootstrap: fits(&secrets::bootstrap_name(name), Some(m.uid.clone())),
+            certificates: fits(&secrets::machine_pki_name(name), certificates),
+        }
+    };
+    SecretFacts {
+        pki: of(&secrets::pki_name(&scene.cluster.name)).is_some(),
+        kubeconfig: fits(&kubeconfig_name, kubeconfig),
+        machines: scene.machines.iter().map(|(name, m)| (name.clone(), machine(name, m))).collect(),
+    }
+}
+
+/// Of a cluster that is being deleted: what is there counts, whether it fits or not, and whether its machine has a record or not.
+fn left_secrets(scene: &Scene, found: &[PartialObjectMeta<Secret>]) -> SecretFacts {
+    let mut facts = SecretFacts::default();
+    for secret in found {
+        let name = secret.name_any();
+        let machine = secret.labels().get(LABEL_MACHINE).and_then(|m| m.parse::<MachineName>().ok());
+        if let Some(machine) = machine {
+            let bootstrap = name == secrets::bootstrap_name(&machine);
+            let of = facts.machines.entry(machine).or_default();
+            if bootstrap { of.bootstrap = true } else { of.certificates = true }
+        } else if name == secrets::kubeconfig_name(&scene.cluster.name) {
+            facts.kubeconfig = true;
+        } else {
+            facts.pki = true;
+        }
+    }
+    facts
+}
+
+/// Digest of every machine's plan: rendered where something that it is made of changed, remembered otherwise.
+async fn digests(
+    context: &Arc<Context>,
+    memory: &mut Memory,
+    scene: &Scene,
+    seen: &Seen,
+    known: Option<&SecretFacts>,
+) -> BTreeMap<MachineName, PlanDigest> {
+    let (Some(keys), Some(endpoint), Some(known)) = (&scene.keys, &scene.endpoint, known) else { return BTreeMap::new() };
+    memory.digests.retain(|name, _| scene.machines.contains_key(name));
+    let generation = seen.cluster.metadata.generation.unwrap_or_default();
+    let shared = format!("{generation} {endpoint} {} {:?}", keys.version(), scene.founders);
+    let mut stale = vec![];
+    for (name, machine) in &scene.machines {
+        let secret = seen.secrets.iter().find(|s| s.name_any() == secrets::machine_pki_name(name));
+        let Some(secret) = secret.filter(|_| known.of(name).certificates && machine.instance.is_some()) else {
+            memory.digests.remove(name);
+            continue;
+        };
+        if machine.pool.is_control_plane() && !scene.founders.contains_key(name) {
+            memory.digests.remove(name);
+            continue;
+        }
+        let made_of = format!("{shared} {machine:?} {}", version(secret));
+        if memory.digests.get(name).is_none_or(|(known, _)| *known != made_of) {
+            stale.push((name.clone(), made_of));
+        }
+    }
+    let rendered = join_all(stale.into_iter().map(async |(name, made_of)| {
+        let data = secrets::read(context, scene, &secrets::machine_pki_name(&name)).await;
+        let plan = data.and_then(|data| scene.render(context, &name, &data.unwrap_or_default()));
+        (name, made_of, plan.map(|p| p.digest()))
+    }));
+    for (name, made_of, digest) in rendered.await {
+        match digest {
+            Ok(digest) => memory.digests.insert(name, (made_of, digest)),
+            Err(error) => {
+                tracing::warn!(machine = %name, %error, "the machine's configuration cannot be rendered");
+                memory.digests.remove(&name)
+            }
+        };
+    }
+    memory.digests.iter().map(|(name, (_, digest))| (name.clone(), digest.clone())).collect()
+}
+
+fn workload(seen: &Seen, scene: &Scene, memory: &mut Memory, now: Timestamp) -> (Fact<Vec<slipway_plan::NodeFacts>>, Fact<Option<String>>) {
+    let (why, since) = match &seen.picture {
+        Some(Picture::Known { view, .. }) => {
+            memory.seen("workload", true, now);
+            let nodes = observe::nodes::facts(view, &scene.spec, &scene.machines, now);
+            return (Fact::Known(nodes), Fact::Known(view.addons.clone()));
+        }
+        Some(Picture::Unknown { why, since }) => (why.clone(), *since),
+        None => ("it has no endpoint yet".to_owned(), memory.seen("workload", false, now)),
+    };
+    (Fact::unknown(why.clone(), since), Fact::unknown(why, since))
+}

@@ -1,0 +1,102 @@
+//! What effects of one pass need of what was observed: taken once, shared by all of them, never changed.
+
+use super::EffectError;
+use crate::agents::Agent;
+use crate::context::{ClusterRef, Context};
+use crate::execute::secrets::{self, Data};
+use crate::keys::Keys;
+use crate::render::{self, Site, Subject};
+use crate::workload::WorkloadDoor;
+use slipway_cloud_api::ClusterKey;
+use slipway_components as components;
+use slipway_model::{ClusterSpec, KubernetesVersion, MachineName, MachinePlan, PoolName};
+use slipway_pki::MachineLeaves;
+use slipway_plan::Endpoint;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+/// A pass's world.
+pub struct Scene {
+    /// The Cluster object.
+    pub cluster: ClusterRef,
+    /// Its UID and name.
+    pub key: ClusterKey,
+    /// What is wanted.
+    pub spec: Arc<ClusterSpec>,
+    /// Its authorities, once made.
+    pub keys: Option<Arc<Keys>>,
+    /// Where its API is reached, once recorded.
+    pub endpoint: Option<Endpoint>,
+    /// Founders with their addresses: all of them, or none.
+    pub founders: BTreeMap<MachineName, Ipv4Addr>,
+    /// Its machines.
+    pub machines: BTreeMap<MachineName, SceneMachine>,
+    /// Open connections to claimed agents, by the machine's UID.
+    pub connections: BTreeMap<String, Arc<dyn Agent>>,
+    /// The way into its API.
+    pub workload: Option<WorkloadDoor>,
+}
+
+/// A recorded machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SceneMachine {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// Its pool.
+    pub pool: PoolName,
+    /// Version it was made for.
+    pub version: KubernetesVersion,
+    /// Its instance's id and address, once recorded.
+    pub instance: Option<(String, Ipv4Addr)>,
+    /// `spec.providerID` of its Node.
+    pub provider_id: String,
+}
+
+impl Scene {
+    /// The cluster's keys.
+    pub fn keys(&self) -> Result<&Arc<Keys>, EffectError> {
+        self.keys.as_ref().ok_or_else(|| EffectError::Precondition(format!("the authorities of {} are not readable", self.key.name)))
+    }
+
+    /// Its endpoint.
+    pub fn endpoint(&self) -> Result<&Endpoint, EffectError> {
+        self.endpoint.as_ref().ok_or_else(|| EffectError::Precondition(format!("{} has no endpoint yet", self.key.name)))
+    }
+
+    /// The way into its API.
+    pub fn workload(&self) -> Result<&WorkloadDoor, EffectError> {
+        self.workload.as_ref().ok_or_else(|| EffectError::Precondition(format!("the API of {} is not reachable yet", self.key.name)))
+    }
+
+    /// A machine, by name and UID.
+    pub fn machine(&self, name: &MachineName, uid: &str) -> Result<&SceneMachine, EffectError> {
+        let found = self.machines.get(name).filter(|m| m.uid == uid);
+        found.ok_or_else(|| EffectError::Precondition(format!("{name} is not the machine {uid} any more")))
+    }
+
+    /// A machine's address.
+    pub fn address(&self, name: &MachineName, uid: &str) -> Result<Ipv4Addr, EffectError> {
+        let instance = self.machine(name, uid)?.instance.as_ref();
+        instance.map(|(_, address)| *address).ok_or_else(|| EffectError::Precondition(format!("{name} has no address yet")))
+    }
+
+    /// What a machine shall be, given its Secret's data.
+    pub fn render(&self, context: &Context, name: &MachineName, data: &Data) -> Result<MachinePlan, EffectError> {
+        let (keys, endpoint) = (self.keys()?, self.endpoint()?);
+        let machine = self.machines.get(name).ok_or_else(|| EffectError::Precondition(format!("{name} has no record any more")))?;
+        let address = self.address(name, &machine.uid)?;
+        let facts = render::machine_facts(&self.spec, &endpoint.host, name, &machine.pool, address);
+        let leaves = MachineLeaves::from_secret(data, &facts).map_err(EffectError::own)?;
+        let site = Site {
+            spec: &self.spec,
+            uid: &self.key.uid,
+            endpoint: components::Endpoint { host: endpoint.host.clone(), port: endpoint.port },
+            founders: &self.founders,
+            profile: &context.profile,
+            index: &context.artifacts,
+        };
+        let subject = Subject { name, pool: &machine.pool, version: machine.version, address, provider_id: &machine.provider_id };
+        render::machine_plan(&site, &subject, &keys.pki, &leaves, secrets::take_cloud(data).as_ref()).map_err(EffectError::own)
+    }
+}

@@ -1,0 +1,142 @@
+//! Effects on the workload cluster's own API.
+
+use super::{EffectError, Scene};
+use crate::api::{CallError, call};
+use crate::context::{Context, FIELD_MANAGER};
+use crate::render;
+use crate::report::events;
+use crate::workload::{ADDONS, NodeFacts};
+use futures::future::try_join_all;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, EvictParams, Patch, PatchParams, Preconditions};
+use kube::core::GroupVersionKind;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use slipway_model::MachineName;
+use slipway_plan::PodKey;
+
+/// Annotation on a Node: digest of the pool's labels and taints as they were last put on.
+pub const POOL_DIGEST: &str = "slipway.dev/pool-settings";
+
+/// Kinds that others live in or refer to: applied first, the rest concurrently after them.
+const FIRST: [&str; 3] = ["Namespace", "ServiceAccount", "CustomResourceDefinition"];
+
+pub async fn apply_addons(context: &Context, scene: &Scene, wanted: &str) -> Result<(), EffectError> {
+    let door = scene.workload()?;
+    let addons = render::addons(&scene.spec, &context.artifacts).map_err(EffectError::own)?;
+    if addons.digest != wanted {
+        return Err(EffectError::Precondition("the addons are others by now".to_owned()));
+    }
+    let kind = |object: &Value| object.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let (first, rest): (Vec<_>, Vec<_>) = addons.objects.iter().partition(|o| FIRST.contains(&kind(o).as_str()));
+    try_join_all(first.into_iter().map(|o| apply(&door.client, o))).await?;
+    try_join_all(rest.into_iter().map(|o| apply(&door.client, o))).await?;
+    // Last: it says that all the others are in.
+    let maps: Api<ConfigMap> = Api::namespaced(door.client.clone(), "kube-system");
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": ADDONS}, "data": {"digest": wanted}});
+    call(maps.patch(ADDONS, &params(), &Patch::Apply(&map))).await.map_err(EffectError::api("note the addons"))?;
+    door.note(|view| view.addons = Some(wanted.to_owned()));
+    Ok(())
+}
+
+fn params() -> PatchParams {
+    PatchParams::apply(FIELD_MANAGER).force()
+}
+
+async fn apply(client: &Client, object: &Value) -> Result<(), EffectError> {
+    let mut object: DynamicObject = serde_json::from_value(object.clone()).map_err(EffectError::own)?;
+    let types = object.types.clone().unwrap_or_default();
+    let gvk = GroupVersionKind::try_from(&types).map_err(EffectError::own)?;
+    let resource = ApiResource::from_gvk(&gvk);
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let api: Api<DynamicObject> = match object.metadata.namespace.as_deref() {
+        Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    object.metadata.managed_fields = None;
+    let what = format!("apply {} {name}", types.kind);
+    call(api.patch(&name, &params(), &Patch::Apply(&object))).await.map_err(EffectError::api(what))?;
+    Ok(())
+}
+
+/// Labels by server-side apply, so that a label which leaves the pool leaves the Node; taints one by one, since their list has several owners.
+pub async fn label_node(scene: &Scene, machine: &MachineName, node: &str, uid: &str) -> Result<(), EffectError> {
+    let door = scene.workload()?;
+    let nodes: Api<Node> = Api::all(door.client.clone());
+    let record = scene.machines.get(machine).ok_or_else(|| EffectError::Precondition(format!("{machine} has no record any more")))?;
+    let pool = scene.spec.pools.iter().find(|p| p.name == record.pool);
+    let labels = render::node_labels(pool, record.pool.is_control_plane());
+    let digest = render::pool_digest(pool);
+    let patch = json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": node, "uid": uid, "labels": labels, "annotations": {POOL_DIGEST: digest}},
+    });
+    let what = format!("label Node {node}");
+    let mut applied = call(nodes.patch(node, &params(), &Patch::Apply(&patch))).await.map_err(EffectError::api(&what))?;
+    let present = applied.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
+    let missing = pool.map(|p| p.taints.clone()).unwrap_or_default().into_iter().filter(|t| {
+        !present.iter().any(|p| p.key == t.key && p.effect == t.effect.as_str() && p.value.as_deref().unwrap_or_default() == t.value)
+    });
+    let missing: Vec<_> = missing.map(|t| json!({"key": t.key, "value": t.value, "effect": t.effect.as_str()})).collect();
+    if !missing.is_empty() {
+        // A strategic merge on the key that the API merges taints by.
+        let patch = json!({"metadata": {"uid": uid, "resourceVersion": applied.metadata.resource_version}, "spec": {"taints": missing}});
+        applied = call(nodes.patch(node, &PatchParams::default(), &Patch::Strategic(&patch))).await.map_err(EffectError::api(&what))?;
+    }
+    let facts = NodeFacts::of(&applied);
+    door.note(|view| {
+        view.nodes.insert(facts.name.clone(), facts);
+    });
+    Ok(())
+}
+
+pub async fn cordon(scene: &Scene, node: &str, uid: &str) -> Result<(), EffectError> {
+    let door = scene.workload()?;
+    let nodes: Api<Node> = Api::all(door.client.clone());
+    let patch = json!({"metadata": {"uid": uid}, "spec": {"unschedulable": true}});
+    let applied = call(nodes.patch(node, &PatchParams::default(), &Patch::Strategic(&patch))).await;
+    let facts = NodeFacts::of(&applied.map_err(EffectError::api(format!("cordon Node {node}")))?);
+    door.note(|view| {
+        view.nodes.insert(facts.name.clone(), facts);
+    });
+    Ok(())
+}
+
+pub async fn evict(context: &Context, scene: &Scene, machine: &MachineName, pod: &PodKey) -> Result<(), EffectError> {
+    let door = scene.workload()?;
+    let pods: Api<Pod> = Api::namespaced(door.client.clone(), &pod.namespace);
+    let preconditions = Preconditions { uid: Some(pod.uid.clone()), resource_version: None };
+    let options = EvictParams { delete_options: Some(DeleteParams::default().preconditions(preconditions)), ..EvictParams::default() };
+    match call(pods.evict(&pod.name, &options)).await {
+        // Another pod by that name: the one that was meant is gone.
+        Ok(_) => {}
+        Err(error) if error.is_not_found() || error.is_conflict() => {}
+        Err(error) if error.is_too_many_requests() => {
+            events::drain_blocked(context, scene, machine, pod, &error).await;
+            return Err(EffectError::Api { what: format!("evict {pod}: a disruption budget does not allow it"), source: error });
+        }
+        Err(error) => return Err(EffectError::Api { what: format!("evict {pod}"), source: error }),
+    }
+    door.poke();
+    Ok(())
+}
+
+pub async fn delete_node(scene: &Scene, node: &str, uid: &str) -> Result<(), EffectError> {
+    let door = scene.workload()?;
+    let nodes: Api<Node> = Api::all(door.client.clone());
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    match call(nodes.delete(node, &DeleteParams::default().preconditions(preconditions))).await {
+        Ok(_) => {}
+        // Somebody else deleted it, or a new one took its name.
+        Err(error) if gone(&error) => {}
+        Err(error) => return Err(EffectError::Api { what: format!("delete Node {node}"), source: error }),
+    }
+    door.note(|view| {
+        view.nodes.remove(node);
+    });
+    Ok(())
+}
+
+fn gone(error: &CallError) -> bool {
+    error.is_not_found() || error.is_conflict()
+}

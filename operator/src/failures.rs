@@ -1,0 +1,111 @@
+//! What failed, how often and until when it is left alone: the **book of failures** of one cluster.
+//!
+//! It lives in memory: an operator that starts anew may try everything once at once. Entries go when the action succeeds, or when nobody plans it
+//! any more. Waits double from 250 ms to 30 s, spread by up to a quarter so that many machines do not ask in step.
+
+use jiff::{SignedDuration, Timestamp};
+use slipway_plan::Failure;
+use std::collections::BTreeMap;
+
+/// First wait.
+const FIRST: SignedDuration = SignedDuration::from_millis(250);
+/// Longest wait.
+const LONGEST: SignedDuration = SignedDuration::from_secs(30);
+
+/// Failures by the action's key.
+#[derive(Debug)]
+pub struct Failures<K> {
+    entries: BTreeMap<K, Failure>,
+    /// State of the jitter: any number does.
+    spread: u64,
+}
+
+impl<K> Default for Failures<K> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), spread: 0x9e37_79b9_7f4a_7c15 }
+    }
+}
+
+impl<K: Ord + Clone> Failures<K> {
+    /// Writes down one more failure. `wait` is what the other side asked for, where it did.
+    pub fn failed(&mut self, key: K, error: String, wait: Option<SignedDuration>, now: Timestamp) {
+        let spread = self.draw();
+        let entry = self.entries.entry(key).or_insert(Failure { attempts: 0, since: now, last: now, error: String::new(), next_try: now });
+        entry.attempts = entry.attempts.saturating_add(1);
+        entry.last = now;
+        entry.error = error;
+        let doubled = FIRST.checked_mul(1 << (entry.attempts - 1).min(7)).unwrap_or(LONGEST).min(LONGEST);
+        let pause = wait.unwrap_or(doubled).max(FIRST);
+        let extra = SignedDuration::from_millis(i64::try_from(pause.as_millis() / 4).unwrap_or(0) * spread / 256);
+        entry.next_try = now + pause + extra;
+    }
+
+    /// The action was done.
+    pub fn succeeded(&mut self, key: &K) {
+        self.entries.remove(key);
+    }
+
+    /// Forgets what nobody plans any more. Not at once: the planner holds a failing action back until its next try.
+    pub fn forget_stale(&mut self, planned: impl Fn(&K) -> bool, now: Timestamp) {
+        self.entries.retain(|key, failure| planned(key) || failure.next_try + LONGEST > now);
+    }
+
+    /// Whether an action may start.
+    #[must_use]
+    pub fn may_start(&self, key: &K, now: Timestamp) -> bool {
+        self.entries.get(key).is_none_or(|f| f.next_try <= now)
+    }
+
+    /// When the next one may be tried again.
+    #[must_use]
+    pub fn next_try(&self) -> Option<Timestamp> {
+        self.entries.values().map(|f| f.next_try).min()
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &Failure)> {
+        self.entries.iter()
+    }
+
+    /// 0 to 255. xorshift64: spreading needs no better randomness.
+    fn draw(&mut self) -> i64 {
+        self.spread ^= self.spread << 13;
+        self.spread ^= self.spread >> 7;
+        self.spread ^= self.spread << 17;
+        i64::try_from(self.spread & 0xff).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_half_a_minute_and_a_success_ends_them() {
+        let mut book = Failures::default();
+        let now = Timestamp::UNIX_EPOCH;
+        let mut waits = vec![];
+        for _ in 0..12 {
+            book.failed("a", "no".into(), None, now);
+            waits.push(
+                (book.entries.get("a").unwrap().next_try - now).get_milliseconds() + (book.entries.get("a").unwrap().next_try - now).get_seconds() * 1000,
+            );
+        }
+        assert!((250..=320).contains(waits.first().unwrap()), "{waits:?}");
+        assert!((500..=640).contains(waits.get(1).unwrap()), "{waits:?}");
+        assert!((30_000..=37_600).contains(waits.last().unwrap()), "{waits:?}");
+        assert!(!book.may_start(&"a", now) && book.may_start(&"b", now));
+        assert_eq!(book.entries.get("a").unwrap().attempts, 12);
+        book.succeeded(&"a");
+        assert!(book.may_start(&"a", now));
+    }
+
+    #[test]
+    fn the_others_wish_counts_before_ours() {
+        let mut book = Failures::default();
+        book.failed("a", "slow down".into(), Some(SignedDuration::from_secs(8)), Timestamp::UNIX_EPOCH);
+        assert!(!book.may_start(&"a", Timestamp::UNIX_EPOCH + SignedDuration::from_secs(7)));
+        assert!(book.may_start(&"a", Timestamp::UNIX_EPOCH + SignedDuration::from_secs(11)));
+    }
+}

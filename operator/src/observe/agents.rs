@@ -1,0 +1,84 @@
+//! The agents' part: which machines' agents are listened to, and their last words as the planner sees them.
+
+use crate::agents::Hearing;
+use jiff::Timestamp;
+use slipway_agent_api::v1;
+use slipway_model::PlanDigest;
+use slipway_plan::{AgentFacts, AgentState, ProbeFacts, Trouble};
+use std::collections::BTreeMap;
+
+/// An agent's last word.
+#[must_use]
+pub fn facts(hearing: Hearing) -> AgentFacts {
+    match hearing {
+        Hearing::Greeted { .. } => AgentFacts::Answering,
+        Hearing::Silent { since, why, last } => AgentFacts::Silent { since, error: why, last: last.map(|s| state(&s)) },
+        Hearing::Speaking { state: s, .. } => AgentFacts::Heard(state(&s)),
+    }
+}
+
+fn state(said: &v1::MachineState) -> AgentState {
+    AgentState {
+        accepted: digest(&said.accepted_digest),
+        applied: digest(&said.applied_digest),
+        applying: said.applying.clone(),
+        trouble: (!said.trouble.is_empty()).then(|| Trouble { message: said.trouble.clone(), since: time(said.trouble_since_ms) }),
+        failing_units: said.units.iter().filter_map(|u| Some((u.name.clone(), failing(u)?))).collect(),
+        probes: probes(&said.probes),
+    }
+}
+
+fn digest(text: &str) -> Option<PlanDigest> {
+    (!text.is_empty()).then(|| PlanDigest(text.to_owned()))
+}
+
+/// A unit that has failed, or that systemd starts again and again. One that only waits for its turn is no trouble.
+pub fn failing(unit: &v1::UnitStatus) -> Option<Trouble> {
+    let restarting = unit.active_state == "activating" && unit.sub_state.starts_with("auto-restart");
+    let message = match unit.active_state.as_str() {
+        "failed" => format!("failed ({})", unit.result),
+        "activating" if restarting => format!("starts again and again ({}, {} restarts)", unit.result, unit.restarts),
+        _ => return None,
+    };
+    Some(Trouble { message, since: time(unit.since_ms) })
+}
+
+fn probes(said: &[v1::ProbeStatus]) -> BTreeMap<String, ProbeFacts> {
+    said.iter().map(|p| (p.name.clone(), ProbeFacts { healthy: p.healthy, message: p.message.clone(), since: time(p.since_ms) })).collect()
+}
+
+/// Milliseconds since 1970.
+pub fn time(milliseconds: i64) -> Timestamp {
+    Timestamp::from_millisecond(milliseconds).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn unit(active: &str, sub: &str) -> v1::UnitStatus {
+        v1::UnitStatus {
+            name: "etcd.service".into(),
+            active_state: active.into(),
+            sub_state: sub.into(),
+            result: "exit-code".into(),
+            restarts: 3,
+            ..v1::UnitStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_unit_that_waits_for_its_turn_is_no_trouble_but_one_that_starts_again_and_again_is() {
+        assert_eq!(failing(&unit("activating", "start-pre")), None);
+        assert_eq!(failing(&unit("active", "running")), None);
+        assert!(failing(&unit("failed", "failed")).unwrap().message.contains("exit-code"));
+        assert!(failing(&unit("activating", "auto-restart")).unwrap().message.contains("3 restarts"));
+    }
+
+    #[test]
+    fn no_digest_is_none() {
+        let heard = state(&v1::MachineState { accepted_digest: "ab".into(), ..v1::MachineState::default() });
+        assert_eq!((heard.accepted, heard.applied), (Some(PlanDigest("ab".into())), None));
+    }
+}
