@@ -4,7 +4,7 @@ use crate::addons::AddonSettings;
 use crate::kubelet::CONTROL_PLANE_TAINT;
 use serde_json::{Value, json};
 
-/// No `forward`: a cluster in its own network has nobody to ask about other names. `lameduck` covers the time in which kube-proxies still send here.
+/// No `forward`, and so no `loop`: a cluster in its own network has nobody to ask about other names. `lameduck` covers the time in which kube-proxies still send here.
 const COREFILE: &str = ".:53 {
     errors
     health {
@@ -18,7 +18,6 @@ const COREFILE: &str = ".:53 {
     }
     prometheus :9153
     cache 30
-    loop
     reload
     loadbalance
 }
