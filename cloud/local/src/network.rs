@@ -164,7 +164,12 @@ pub async fn plug(layout: &Layout, network: u32, id: &str, address: Ipv4Addr) ->
     let mac = Layout::mac(address);
     host::ip(
         Some(&router),
-        &[format!("link add {id} type veth peer name eth0 address {mac} netns {namespace}"), format!("link set {id} master br0 up")],
+        &[
+            format!("link add {id} type veth peer name eth0 address {mac} netns {namespace}"),
+            format!("link set {id} master br0 up"),
+            // Known from the start: whoever dials a machine that is still being made would otherwise wait for seconds of unanswered ARP.
+            format!("neigh replace {address} lladdr {mac} dev br0 nud permanent"),
+        ],
     )
     .await?;
     host::ip(

@@ -8,6 +8,9 @@ use slipway_model::{MachinePlan, PlanDigest};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+/// How long one knock at a booting machine waits for its answer.
+const KNOCK: std::time::Duration = std::time::Duration::from_millis(300);
+
 /// Signs a certificate request: certificate and authority, both PEM, or why not.
 pub type SignCertificate<'a> = &'a (dyn Fn(&str) -> Result<(String, String), String> + Send + Sync);
 
@@ -52,7 +55,11 @@ pub struct GrpcAgents;
 #[async_trait]
 impl Agents for GrpcAgents {
     async fn greet(&self, address: SocketAddr) -> Result<v1::Info, AgentError> {
-        AgentClient::connect_unclaimed(address).await?.get_info().await
+        // A machine that is being made swallows packets: a fresh try finds it sooner than TCP's own repetitions, which come after 1, 3 and 7 s.
+        let silent = |why: String| AgentError::Unreachable { peer: address.to_string(), why };
+        let stream = tokio::time::timeout(KNOCK, tokio::net::TcpStream::connect(address)).await;
+        let stream = stream.map_err(|_| silent(format!("no connection within {KNOCK:?}")))?.map_err(|e| silent(e.to_string()))?;
+        AgentClient::connect_unclaimed_over(stream, &address.to_string()).await?.get_info().await
     }
 
     async fn claim(

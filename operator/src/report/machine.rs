@@ -35,7 +35,8 @@ pub fn status(machine: &Machine, world: &World, plan: &Plan, stages: &BTreeMap<S
         node_name: node.map(|n| n.name.clone()),
         kubernetes_version: node.and_then(|n| kubelet_version(world, &n.name)),
         instance_state: instance.map(|i| format!("{:?}", i.state)),
-        agent: hearing.map(agent),
+        // Never an empty object: applied over one whose fields all go, the API server makes a null of it and refuses it.
+        agent: hearing.map(agent).filter(|a| *a != AgentStatus::default()),
         units,
         probes,
         stages: reached,

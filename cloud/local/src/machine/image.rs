@@ -87,7 +87,6 @@ const MASKED: &[&str] = &[
     "systemd-journal-catalog-update.service",
     "systemd-update-done.service",
     "systemd-random-seed.service",
-    "containerd.service",
     "docker.service",
     "docker.socket",
     "nftables.service",
