@@ -252,7 +252,8 @@ fn up_to_date(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
         match draft.heard(&machine.name) {
             Some(state) if wanted.is_some() && state.applied.as_ref() == wanted => {}
             Some(_) => behind.push(machine.name.as_str()),
-            None => unheard.push(machine.name.as_str()),
+            None if machine.claimed => unheard.push(machine.name.as_str()),
+            None => behind.push(machine.name.as_str()),
         }
     }
     if draft.control_planes().next().is_none() || size(draft).is_none_or(|(wanted, there)| there < wanted) {
@@ -282,12 +283,13 @@ fn ready(draft: &Draft<'_>, waits: &BTreeSet<Wait>, parts: &[&Verdict]) -> Verdi
         draft.control_planes().filter(|m| draft.node(&m.name).is_none_or(|n| !n.ready)).map(|m| m.name.as_str()).collect();
     if !not_ready.is_empty() {
         let about = |w: &&Wait| w.machine.as_ref().is_some_and(|n| not_ready.contains(&n.as_str()));
-        let (reason, text) = tell(waits.iter().filter(about)).unwrap_or((Reason::NodeNotReady, String::new()));
+        let (reason, text) = tell(waits.iter().filter(about)).unwrap_or((Reason::NodeNotReady, "not seen yet".into()));
         return (Status::False, reason, format!("control-plane Nodes not Ready: {}: {text}", not_ready.join(", ")));
     }
     let addons = draft.observed.addons.known().and_then(Option::as_ref) == Some(&draft.observed.wanted_addons);
     if !addons {
-        let (reason, text) = tell(waits.iter().filter(|w| w.machine.is_none())).unwrap_or((Reason::WaitingForAddons, String::new()));
+        let (reason, text) = tell(waits.iter().filter(|w| w.machine.is_none()))
+            .unwrap_or((Reason::WaitingForAddons, "the addons are not applied yet".into()));
         return (Status::False, reason, text);
     }
     if draft.observed.secrets.known().is_some_and(|s| !s.kubeconfig) {

@@ -29,11 +29,12 @@ pub(crate) struct Draft<'a> {
     actions: BTreeSet<Action>,
     waits: BTreeSet<Wait>,
     look_at: Option<Timestamp>,
+    taken: BTreeSet<MachineName>,
 }
 
 impl<'a> Draft<'a> {
     pub fn new(spec: &'a ClusterSpec, observed: &'a Observed, now: Timestamp) -> Self {
-        Self { spec, observed, now, actions: BTreeSet::new(), waits: BTreeSet::new(), look_at: None }
+        Self { spec, observed, now, actions: BTreeSet::new(), waits: BTreeSet::new(), look_at: None, taken: BTreeSet::new() }
     }
 
     // === what is to be done ===
@@ -187,7 +188,13 @@ impl<'a> Draft<'a> {
 
     /// Takes a machine away (its finalizer keeps the record until it is gone).
     pub fn take_away(&mut self, machine: &MachineRecord, why: Removal) {
+        self.taken.insert(machine.name.clone());
         self.start(Action::DeleteMachine { machine: machine.name.clone(), uid: machine.uid.clone(), why });
+    }
+
+    /// Whether this very plan takes it away: then nothing else is begun on it.
+    pub fn is_taken(&self, machine: &MachineName) -> bool {
+        self.taken.contains(machine)
     }
 
     /// The plan.

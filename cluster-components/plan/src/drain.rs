@@ -6,6 +6,7 @@ use crate::draft::Draft;
 use crate::remediation::dead_since;
 use crate::{Action, InstanceState, MachineRecord, NodeFacts, Reason, pools};
 use jiff::{SignedDuration, Timestamp};
+use slipway_model::ClusterSpec;
 
 /// A pool that is gone from the Cluster and whose NodePool does not say otherwise.
 const DEFAULT_DRAIN_TIMEOUT: u32 = 300;
@@ -76,10 +77,40 @@ fn drained(draft: &mut Draft<'_>, machine: &MachineRecord, since: Timestamp) -> 
 }
 
 fn deadline(draft: &Draft<'_>, machine: &MachineRecord, since: Timestamp) -> Option<Timestamp> {
-    let from_spec = draft.spec.pools.iter().find(|p| p.name == machine.pool).map(|p| p.drain_timeout_seconds);
-    let record = || draft.observed.pools.known()?.iter().find(|p| p.name == machine.pool)?.drain_timeout_seconds;
-    let timeout = from_spec.or_else(record).unwrap_or(DEFAULT_DRAIN_TIMEOUT);
+    let record = draft.observed.pools.known().and_then(|pools| pools.iter().find(|p| p.name == machine.pool));
+    drain_deadline(draft.spec, machine, record.and_then(|p| p.drain_timeout_seconds), since)
+}
+
+fn drain_deadline(spec: &ClusterSpec, machine: &MachineRecord, recorded: Option<u32>, since: Timestamp) -> Option<Timestamp> {
+    let from_spec = spec.pools.iter().find(|p| p.name == machine.pool).map(|p| p.drain_timeout_seconds);
+    let timeout = from_spec.or(recorded).unwrap_or(DEFAULT_DRAIN_TIMEOUT);
     (timeout > 0).then(|| since.saturating_add(SignedDuration::from_secs(i64::from(timeout))).unwrap_or(since))
+}
+
+/// The check that the executor makes right before it deletes a recorded machine's instance in a cluster that lives: with the record, the Node (and its
+/// pods) and the agent as they are *now*, whatever the plan was made from. `recorded_timeout` is the NodePool's, for a pool that is gone from the Cluster.
+///
+/// A view of the Nodes that is older than the Machine's deletion may show no Node where there is one with pods by now: found by exploration.
+#[must_use]
+pub fn may_be_deleted(
+    spec: &ClusterSpec,
+    bootstrapped: bool,
+    machine: &MachineRecord,
+    recorded_timeout: Option<u32>,
+    node: Option<&NodeFacts>,
+    agent_answers: bool,
+    now: Timestamp,
+) -> bool {
+    let Some(since) = machine.deleting else { return false };
+    if !bootstrapped {
+        return true;
+    }
+    if machine.is_control_plane() {
+        return false;
+    }
+    let drained = node.is_none_or(|n| n.unschedulable && n.pods.known().is_some_and(Vec::is_empty));
+    let over = drain_deadline(spec, machine, recorded_timeout, since).is_some_and(|at| now >= at);
+    drained || over || !agent_answers
 }
 
 /// Evicts what is left, and says whether nothing is. Pods were listed after the Node was read: none can have come since it was cordoned.

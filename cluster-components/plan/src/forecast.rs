@@ -63,7 +63,7 @@ pub fn forecast(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Fore
             steps.push(Step { actions: next.actions, waits: next.waits.clone() });
         }
         for happening in happenings(&world) {
-            happen(spec, &mut world, &happening, now);
+            happen(&mut world, &happening, now);
             moved = true;
         }
         if moved {

@@ -3,7 +3,7 @@
 use crate::simulate::{api_answers, record};
 use crate::{AgentFacts, AgentState, Fact, InstanceState, NodeFacts, Observed, PROBE_API_SERVER, PROBE_ETCD, PodFacts, PodKey, ProbeFacts};
 use jiff::Timestamp;
-use slipway_model::{ClusterSpec, MachineName, PlanDigest};
+use slipway_model::{MachineName, PlanDigest};
 
 /// A step of the world's own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,7 +71,7 @@ pub fn happenings(world: &Observed) -> Vec<Happening> {
 }
 
 /// Lets it happen.
-pub fn happen(spec: &ClusterSpec, world: &mut Observed, happening: &Happening, now: Timestamp) {
+pub fn happen(world: &mut Observed, happening: &Happening, now: Timestamp) {
     match happening {
         Happening::BalancerReady => {
             if let Some(balancer) = world.cloud.known_mut().and_then(|c| c.load_balancer.as_mut()) {
@@ -104,7 +104,7 @@ pub fn happen(spec: &ClusterSpec, world: &mut Observed, happening: &Happening, n
             }
         }
     }
-    follow(spec, world, now);
+    follow(world, now);
 }
 
 fn boot(world: &mut Observed, name: &MachineName) {
@@ -142,7 +142,8 @@ fn join(world: &mut Observed, name: &MachineName, now: Timestamp) {
 /// An agent falls silent.
 pub(crate) fn silence(world: &mut Observed, name: &MachineName, now: Timestamp) {
     let last = match world.agents.remove(name) {
-        Some(AgentFacts::Heard(state)) => Some(state),
+        // What it said of itself holds until it says otherwise; what its probes said does not.
+        Some(AgentFacts::Heard(state)) => Some(AgentState { probes: Default::default(), ..state }),
         Some(silent @ AgentFacts::Silent { .. }) => {
             world.agents.insert(name.clone(), silent);
             return;
@@ -154,8 +155,7 @@ pub(crate) fn silence(world: &mut Observed, name: &MachineName, now: Timestamp) 
 }
 
 /// What follows at once: what would be rendered, which agents can be asked at all, and whether etcd has its quorum and API servers answer.
-pub(crate) fn follow(spec: &ClusterSpec, world: &mut Observed, now: Timestamp) {
-    let _ = spec;
+pub fn follow(world: &mut Observed, now: Timestamp) {
     render(world);
     let Fact::Known(machines) = &world.machines else { return };
     let Fact::Known(cloud) = &world.cloud else { return };

@@ -29,11 +29,16 @@ mod types;
 
 pub use action::{Action, ActionKey, ActionKind, Removal};
 pub use draft::{BOOT_TIMEOUT, DEAD_AFTER, PROBE_API_SERVER, PROBE_ETCD};
+pub use drain::may_be_deleted;
 pub use forecast::{End, Forecast, Step, forecast};
+#[doc(hidden)]
+pub use happenings::follow as world_follows;
 pub use happenings::{Happening, happen, happenings};
 pub use infrastructure::API_PORT;
 pub use outcome::{Condition, ConditionType, Plan, Status, Wait};
 pub use reasons::Reason;
+#[doc(hidden)]
+pub use simulate::cloud_creates;
 pub use simulate::{Refused, seen, simulate};
 pub use types::{
     AgentFacts, AgentState, CloudFacts, ClusterFacts, Endpoint, Fact, Failure, InstanceFacts, InstanceRef, InstanceState,
@@ -57,8 +62,8 @@ pub fn plan(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Plan {
         pools::records(&mut draft);
         pools::sizes(&mut draft);
         pools::sizeless(&mut draft);
-        machines::forward(&mut draft);
         remediation::workers(&mut draft);
+        machines::forward(&mut draft);
         drain::leaving(&mut draft);
         control_plane::access(&mut draft);
     } else {

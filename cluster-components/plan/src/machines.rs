@@ -15,7 +15,7 @@ pub(crate) fn forward(draft: &mut Draft<'_>) {
     if draft.machines().is_none() {
         return;
     }
-    let machines: Vec<&MachineRecord> = draft.control_planes().chain(draft.workers()).collect();
+    let machines: Vec<&MachineRecord> = draft.control_planes().chain(draft.workers()).filter(|m| !draft.is_taken(&m.name)).collect();
     let turn = Turn::of(draft);
     for machine in machines {
         if let Some(instance) = exist(draft, machine) {
