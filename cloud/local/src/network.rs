@@ -120,9 +120,11 @@ pub async fn ensure_router(layout: &Layout, network: u32) -> Result<(), HostErro
         ],
     )
     .await?;
+    // The same link address in every life: the core remembers its neighbours for half a minute.
+    let mac = Layout::mac(layout.uplink(network));
     host::ip(
         Some(&core),
-        &[format!("link add r{network} type veth peer name core netns {router}"), format!("link set r{network} master br0 up")],
+        &[format!("link add r{network} type veth peer name core address {mac} netns {router}"), format!("link set r{network} master br0 up")],
     )
     .await?;
     host::ip(
