@@ -3,6 +3,7 @@
 
 use crate::claim::{self, Exporter, Statement};
 use crate::error::tls_error;
+use crate::noting::{LastWords, Noting};
 use crate::tunnel::{self, TunnelStream};
 use crate::v1::agent_client::AgentClient as Grpc;
 use crate::{AgentError, MAX_MESSAGE, OperatorIdentity, UNCLAIMED_SERVER_NAME, server_name, tls, v1};
@@ -28,6 +29,8 @@ use tonic::{Response, Status};
 pub const DEADLINE: Duration = Duration::from_secs(5);
 /// How long dialling and the TLS handshake may take together.
 pub const DIAL: Duration = Duration::from_secs(3);
+/// What fits into a message beside the plan is small.
+const LARGEST_PLAN: usize = MAX_MESSAGE - 64 * 1024;
 /// A silent connection is asked for a sign of life this often, and given up after as long again: a dead machine is noticed in 10 s.
 const KEEPALIVE: Duration = Duration::from_secs(5);
 
@@ -36,7 +39,7 @@ const KEEPALIVE: Duration = Duration::from_secs(5);
 pub struct AgentClient {
     grpc: Grpc<Channel>,
     machine_uid: String,
-    peer: String,
+    peer: Peer,
 }
 
 /// A connection to an agent that nobody has proved yet, in either direction.
@@ -44,15 +47,32 @@ pub struct AgentClient {
 pub struct UnclaimedAgent {
     grpc: Grpc<Channel>,
     exporter: Exporter,
-    peer: String,
+    peer: Peer,
 }
 
-/// Applies to every call of both kinds.
-async fn call<T>(peer: &str, answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, AgentError> {
-    match timeout(DEADLINE, answer).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(AgentError::from_status(peer, &status)),
-        Err(_) => Err(AgentError::silent(peer, format!("no answer within {} s", DEADLINE.as_secs()))),
+/// Who a connection leads to, as errors name it, and what TLS said at its end.
+#[derive(Debug, Clone)]
+struct Peer {
+    name: String,
+    words: LastWords,
+}
+
+impl Peer {
+    /// Applies to every call of both kinds.
+    async fn call<T>(&self, answer: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, AgentError> {
+        match timeout(DEADLINE, answer).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.explain(&status)),
+            Err(_) => Err(AgentError::silent(&self.name, format!("no answer within {} s", DEADLINE.as_secs()))),
+        }
+    }
+
+    fn explain(&self, status: &Status) -> AgentError {
+        let error = AgentError::from_status(&self.name, status);
+        match self.words.get() {
+            Some(words) if error.is_silence() => AgentError::from_tls(&self.name, &words),
+            _ => error,
+        }
     }
 }
 
@@ -80,10 +100,11 @@ where
     }
 }
 
-async fn channel<S>(stream: TlsStream<S>, peer: &str) -> Result<Grpc<Channel>, AgentError>
+async fn channel<S>(stream: TlsStream<S>, peer: &str) -> Result<(Grpc<Channel>, Peer), AgentError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
+    let (stream, words) = Noting::new(stream);
     // One stream, once: when it breaks, the second call finds none and the caller hears that the agent is unreachable.
     let slot = Arc::new(Mutex::new(Some(stream)));
     let connector = tower::service_fn(move |_: http::Uri| {
@@ -97,7 +118,8 @@ where
         .connect_with_connector(connector)
         .await
         .map_err(|e| tls_error(&e).map_or_else(|| AgentError::silent(peer, &e), |tls| AgentError::from_tls(peer, tls)))?;
-    Ok(Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE))
+    let grpc = Grpc::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+    Ok((grpc, Peer { name: peer.to_owned(), words }))
 }
 
 // === impl AgentClient ===
@@ -116,7 +138,8 @@ impl AgentClient {
         let stream = handshake(stream, tls::unclaimed_config()?, UNCLAIMED_SERVER_NAME, peer).await?;
         let exporter = Exporter::take(|out, label, context| stream.get_ref().1.export_keying_material(out, label, context))
             .map_err(|e| AgentError::silent(peer, e))?;
-        Ok(UnclaimedAgent { grpc: channel(stream, peer).await?, exporter, peer: peer.to_owned() })
+        let (grpc, peer) = channel(stream, peer).await?;
+        Ok(UnclaimedAgent { grpc, exporter, peer })
     }
 
     /// To the claimed agent of exactly this machine.
@@ -130,7 +153,8 @@ impl AgentClient {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let stream = handshake(stream, identity.config.clone(), &server_name(machine_uid), peer).await?;
-        Ok(Self { grpc: channel(stream, peer).await?, machine_uid: machine_uid.to_owned(), peer: peer.to_owned() })
+        let (grpc, peer) = channel(stream, peer).await?;
+        Ok(Self { grpc, machine_uid: machine_uid.to_owned(), peer })
     }
 
     /// Whose agent this is.
@@ -141,7 +165,7 @@ impl AgentClient {
 
     /// Who the agent says it is.
     pub async fn get_info(&self) -> Result<v1::Info, AgentError> {
-        call(&self.peer, self.grpc.clone().get_info(v1::GetInfoRequest {})).await
+        self.peer.call(self.grpc.clone().get_info(v1::GetInfoRequest {})).await
     }
 
     /// Replaces the machine's desired state. `expected`: the digest last accepted as the caller knows it, None when there is none yet.
@@ -153,25 +177,29 @@ impl AgentClient {
             expected_digest: expected.map(|digest| digest.0.clone()).unwrap_or_default(),
             plan: plan.canonical(),
         };
-        Ok(PlanDigest(call(&self.peer, self.grpc.clone().apply_plan(request)).await?.digest))
+        if request.plan.len() > LARGEST_PLAN {
+            let why = format!("the plan has {} bytes, and an agent takes {LARGEST_PLAN} at most", request.plan.len());
+            return Err(AgentError::Refused { peer: self.peer.name.clone(), why });
+        }
+        Ok(PlanDigest(self.peer.call(self.grpc.clone().apply_plan(request)).await?.digest))
     }
 
     /// The machine's state now, then after each change. Ends with an error when the connection breaks or the machine goes silent.
     pub async fn watch(&self) -> Result<BoxStream<'static, Result<v1::MachineState, AgentError>>, AgentError> {
-        let stream = call(&self.peer, self.grpc.clone().watch(v1::WatchRequest { machine_uid: self.machine_uid.clone() })).await?;
+        let stream = self.peer.call(self.grpc.clone().watch(v1::WatchRequest { machine_uid: self.machine_uid.clone() })).await?;
         let peer = self.peer.clone();
-        Ok(stream.map(move |item| item.map_err(|status| AgentError::from_status(&peer, &status))).boxed())
+        Ok(stream.map(move |item| item.map_err(|status| peer.explain(&status))).boxed())
     }
 
     /// Lines of a unit's journal, the last `lines` (0: 100) and, if asked, what follows.
     pub async fn logs(&self, unit: &str, lines: u32, follow: bool) -> Result<BoxStream<'static, Result<String, AgentError>>, AgentError> {
         let request = v1::LogsRequest { machine_uid: self.machine_uid.clone(), unit: unit.to_owned(), lines, follow };
-        let stream = call(&self.peer, self.grpc.clone().logs(request)).await?;
+        let stream = self.peer.call(self.grpc.clone().logs(request)).await?;
         let peer = self.peer.clone();
         let lines = stream.flat_map(move |item| {
             futures::stream::iter(match item {
                 Ok(batch) => batch.lines.into_iter().map(Ok).collect(),
-                Err(status) => vec![Err(AgentError::from_status(&peer, &status))],
+                Err(status) => vec![Err(peer.explain(&status))],
             })
         });
         Ok(lines.boxed())
@@ -180,14 +208,14 @@ impl AgentClient {
     /// A byte stream to `target` (host:port, on the agent's allow-list), e.g. another machine's agent.
     pub async fn tunnel(&self, target: &str) -> Result<TunnelStream, AgentError> {
         let (sender, outgoing) = tunnel::outgoing(&self.machine_uid, target);
-        let incoming = call(&self.peer, self.grpc.clone().tunnel(outgoing)).await?;
+        let incoming = self.peer.call(self.grpc.clone().tunnel(outgoing)).await?;
         Ok(TunnelStream::new(sender, incoming))
     }
 
     /// Stops the machine's units and wipes what Slipway wrote. Afterwards the agent takes nothing more.
     pub async fn reset(&self, epoch: u64, machine_name: &str) -> Result<(), AgentError> {
         let request = v1::ResetRequest { machine_uid: self.machine_uid.clone(), epoch, confirm_name: machine_name.to_owned() };
-        call(&self.peer, self.grpc.clone().reset(request)).await.map(|_| ())
+        self.peer.call(self.grpc.clone().reset(request)).await.map(|_| ())
     }
 
     /// A new certificate request for the agent's key.
@@ -207,8 +235,9 @@ impl AgentClient {
             certificate_pem: certificate_pem.into_bytes(),
             ca_pem: ca_pem.into_bytes(),
         };
-        let answer = call(&self.peer, self.grpc.clone().renew(request)).await?;
-        String::from_utf8(answer.csr_pem).map_err(|_| AgentError::Failed { peer: self.peer.clone(), why: "its request is not PEM".into() })
+        let answer = self.peer.call(self.grpc.clone().renew(request)).await?;
+        String::from_utf8(answer.csr_pem)
+            .map_err(|_| AgentError::Failed { peer: self.peer.name.clone(), why: "its request is not PEM".into() })
     }
 }
 
@@ -217,15 +246,15 @@ impl AgentClient {
 impl UnclaimedAgent {
     /// Who the agent says it is. Unproved: good for finding out whose token to try.
     pub async fn get_info(&self) -> Result<v1::Info, AgentError> {
-        call(&self.peer, self.grpc.clone().get_info(v1::GetInfoRequest {})).await
+        self.peer.call(self.grpc.clone().get_info(v1::GetInfoRequest {})).await
     }
 
     /// Proves the token and returns the agent's certificate request, which the agent has vouched for with the same token.
     pub async fn claim(&self, token: &SecretString, machine_uid: &str) -> Result<String, AgentError> {
         let proof = claim::prove(token, Statement::Operator, &self.exporter, machine_uid);
         let request = v1::ClaimRequest { machine_uid: machine_uid.to_owned(), proof };
-        let answer = call(&self.peer, self.grpc.clone().claim(request)).await?;
-        let wrong = |why: &str| AgentError::WrongIdentity { peer: self.peer.clone(), why: why.to_owned() };
+        let answer = self.peer.call(self.grpc.clone().claim(request)).await?;
+        let wrong = |why: &str| AgentError::WrongIdentity { peer: self.peer.name.clone(), why: why.to_owned() };
         if !claim::verify(token, Statement::Agent { csr_pem: &answer.csr_pem }, &self.exporter, machine_uid, &answer.proof) {
             return Err(wrong("it does not know the machine's token"));
         }
@@ -242,6 +271,6 @@ impl UnclaimedAgent {
             certificate_pem: certificate.to_vec(),
             ca_pem: ca.to_vec(),
         };
-        call(&self.peer, self.grpc.clone().install(request)).await.map(|_| ())
+        self.peer.call(self.grpc.clone().install(request)).await.map(|_| ())
     }
 }

@@ -9,6 +9,7 @@
 pub mod claim;
 pub mod client;
 mod error;
+mod noting;
 pub mod refusal;
 mod tls;
 mod tunnel;

@@ -131,7 +131,7 @@ mod tests {
         let (one, d1) = plan(2001);
         let first = Accepted::default().accept(5, "", one.clone(), d1.clone()).unwrap().unwrap();
         assert_eq!(first.accept(4, &d1, one.clone(), d1.clone()).unwrap_err(), Refusal::StaleEpoch { heard: 5, asked: 4 });
-        assert_eq!(first.accept(6, &d1, one, d1).unwrap().unwrap().epoch, 6);
+        assert_eq!(first.accept(6, "", one, d1).unwrap().unwrap().epoch, 6);
     }
 
     #[test]

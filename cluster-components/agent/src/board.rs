@@ -145,7 +145,9 @@ mod tests {
     fn a_probe_keeps_the_time_of_its_last_turn() {
         let board = Board::new(MachineState::default());
         let answer = |healthy, since_ms| ProbeStatus { name: "x".into(), healthy, since_ms, ..ProbeStatus::default() };
-        [(false, 1), (false, 2), (true, 3), (true, 4)].map(|(healthy, since)| board.probe(answer(healthy, since)));
+        for (healthy, since) in [(false, 1), (false, 2), (true, 3), (true, 4)] {
+            board.probe(answer(healthy, since));
+        }
         assert_eq!(board.subscribe().borrow().probes, vec![answer(true, 3)]);
     }
 

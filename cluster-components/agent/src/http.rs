@@ -130,7 +130,9 @@ impl Trust {
         Self::file(Path::new("/etc/ssl/certs/ca-certificates.crt"))
     }
 
-    fn config(&self) -> Arc<ClientConfig> {
+    /// As rustls wants it.
+    #[must_use]
+    pub fn config(&self) -> Arc<ClientConfig> {
         match self {
             Self::Anybody(config) | Self::Authorities(config) => config.clone(),
         }

@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
@@ -110,11 +110,24 @@ pub fn accept(
 async fn shake(stream: TcpStream, address: SocketAddr, credentials: &Credentials, turn: OwnedSemaphorePermit) -> io::Result<Connection> {
     stream.set_nodelay(true)?;
     let local = stream.local_addr()?;
-    let stream = TlsAcceptor::from(credentials.tls()).accept(stream).await?;
+    let stream = match TlsAcceptor::from(credentials.tls()).accept(stream).into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, stream)) => {
+            part(stream).await;
+            return Err(error);
+        }
+    };
     let session = stream.get_ref().1;
     let exporter = Exporter::take(|out, label, context| session.export_keying_material(out, label, context)).map_err(io::Error::other)?;
     let peer = Peer { address, local, operator: is_operator(session), exporter };
     Ok(Connection { stream: Box::new(stream), peer, _turn: turn })
+}
+
+/// Closing a socket with unread bytes resets the connection, and the alert that says why would be lost with it.
+async fn part(mut stream: TcpStream) {
+    let mut unread = [0; 4096];
+    let _ = stream.shutdown().await;
+    let _ = timeout(Duration::from_secs(1), async { while let Ok(1..) = stream.read(&mut unread).await {} }).await;
 }
 
 /// The agent CA also signs other agents' certificates, so being signed by it is not enough. (Their usage is refused before by webpki.)
