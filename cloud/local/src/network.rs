@@ -81,7 +81,9 @@ pub async fn ensure_core(layout: &Layout) -> Result<(), HostError> {
         Some(&core),
         &[
             "link set lo up".into(),
-            "link add br0 type bridge mcast_snooping 0".into(),
+            // A bridge without an address of its own takes the lowest of its ports': each port that comes or goes would change it, and everybody
+            // who knows it would talk to nobody for half a minute.
+            format!("link add br0 address {} type bridge mcast_snooping 0", Layout::mac(layout.core_address())),
             format!("addr replace {}/24 dev br0", layout.core_address()),
             "link set br0 up".into(),
         ],
@@ -133,7 +135,7 @@ pub async fn ensure_router(layout: &Layout, network: u32) -> Result<(), HostErro
             "link set lo up".into(),
             format!("addr replace {}/24 dev core", layout.uplink(network)),
             "link set core up".into(),
-            "link add br0 type bridge mcast_snooping 0".into(),
+            format!("link add br0 address {} type bridge mcast_snooping 0", Layout::mac(layout.gateway(network))),
             format!("addr replace {}/24 dev br0", layout.gateway(network)),
             "link set br0 up".into(),
             format!("route replace {} via {}", layout.range, layout.core_address()),
