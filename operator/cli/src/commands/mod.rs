@@ -90,11 +90,20 @@ fn reference(args: &CliDocs) -> Result<Outcome> {
 /// An error in one line, outermost first, without the repetitions that libraries put into their sources.
 fn text(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain() {
+        // Below an API's answer there is only its whole Status once more.
+        let answer = match cause.downcast_ref::<kube::Error>() {
+            Some(kube::Error::Api(status)) => Some(status.message.clone()),
+            _ => None,
+        };
+        let words = answer.clone().unwrap_or_else(|| cause.to_string());
         if text.is_empty() {
-            text = cause;
-        } else if !text.contains(&cause) {
-            text = format!("{text}: {cause}");
+            text = words;
+        } else if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        if answer.is_some() {
+            break;
         }
     }
     text

@@ -183,10 +183,17 @@ async fn apply_one(client: &Client, object: Value) -> Result<bool> {
         match result.await {
             Ok(changed) => return Ok(changed),
             // An apiserver that has just become ready still fills its RBAC and namespaces.
-            Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(e) if !invalid(&e) && Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(100)).await,
             Err(e) => return Err(e),
         }
     }
+}
+
+/// Whether the same object will never be taken.
+fn invalid(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| matches!(cause.downcast_ref::<kube::Error>(), Some(kube::Error::Api(status)) if matches!(status.code, 400 | 422)))
 }
 
 /// Waits until the CRDs are served.
