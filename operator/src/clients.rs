@@ -1,5 +1,6 @@
 //! Clients of Kubernetes APIs, made with the settings that all of ours need.
 
+use async_trait::async_trait;
 use http::Uri;
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
@@ -20,6 +21,24 @@ pub enum ClientError {
     },
 }
 
+/// Ways into workload clusters.
+#[async_trait]
+pub trait Workloads: Send + Sync {
+    /// A client by the almighty kubeconfig that the operator renders for itself.
+    async fn client(&self, cluster: &str, kubeconfig: &SecretString) -> Result<Client, ClientError>;
+}
+
+/// Over the network.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct NetworkWorkloads;
+
+#[async_trait]
+impl Workloads for NetworkWorkloads {
+    async fn client(&self, cluster: &str, kubeconfig: &SecretString) -> Result<Client, ClientError> {
+        workload(cluster, kubeconfig).await
+    }
+}
+
 /// The management API's: by a kubeconfig, or the way kube finds it (`KUBECONFIG`, the pod's service account).
 pub async fn management(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
     let fail = |problem: String| ClientError::Config { what: "the management API".to_owned(), problem };
@@ -33,8 +52,7 @@ pub async fn management(kubeconfig: Option<&Path>) -> Result<Client, ClientError
     client(config).map_err(fail)
 }
 
-/// A workload cluster's, by the almighty kubeconfig that the operator renders for itself.
-pub async fn workload(cluster: &str, kubeconfig: &SecretString) -> Result<Client, ClientError> {
+async fn workload(cluster: &str, kubeconfig: &SecretString) -> Result<Client, ClientError> {
     let fail = |problem: String| ClientError::Config { what: format!("the API of cluster {cluster}"), problem };
     let kubeconfig = Kubeconfig::from_yaml(kubeconfig.expose_secret()).map_err(|_| fail("its kubeconfig is not understood".to_owned()))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.map_err(|e| fail(e.to_string()))?;

@@ -9,7 +9,7 @@ use crate::keys::Keys;
 use crate::memory::Memory;
 use crate::observe::{self, CloudWatch, Seen};
 use crate::workload::{Picture, WorkloadLink};
-use crate::{clients, records, render};
+use crate::{records, render};
 use futures::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
@@ -49,7 +49,7 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
         workload: None,
     };
     listen(context, memory, &scene, &seen, &machines);
-    look(memory, &scene, &machines).await;
+    look(context, memory, &scene, &machines).await;
     let scene =
         Scene { connections: memory.agents.connections(), workload: memory.workload.as_ref().map(|(_, link)| link.door()), ..scene };
     let secrets = match &keys {
@@ -149,7 +149,7 @@ fn listen(context: &Arc<Context>, memory: &mut Memory, scene: &Scene, seen: &See
 }
 
 /// Holds a connection to the cluster's API from when there can be one, and says whose pods are to be counted.
-async fn look(memory: &mut Memory, scene: &Scene, machines: &[MachineRecord]) {
+async fn look(context: &Context, memory: &mut Memory, scene: &Scene, machines: &[MachineRecord]) {
     let (Some(keys), Some(endpoint)) = (&scene.keys, &scene.endpoint) else {
         memory.workload = None;
         return;
@@ -157,7 +157,7 @@ async fn look(memory: &mut Memory, scene: &Scene, machines: &[MachineRecord]) {
     let opened_for = format!("{endpoint} {}", keys.version());
     if memory.workload.as_ref().is_none_or(|(known, _)| *known != opened_for) {
         let kubeconfig = keys.kubeconfig(&scene.cluster.name, &format!("https://{endpoint}"));
-        match clients::workload(&scene.cluster.name, &kubeconfig).await {
+        match context.workloads.client(&scene.cluster.name, &kubeconfig).await {
             Ok(client) => memory.workload = Some((opened_for, WorkloadLink::open(client, memory.bell.clone()))),
             Err(error) => tracing::warn!(%error, "no way into the cluster"),
         }

@@ -2,6 +2,7 @@
 
 use crate::agents::Agents;
 use crate::artifacts::ArtifactIndex;
+use crate::clients::Workloads;
 use crate::effects::Effects;
 use crate::metrics::Metrics;
 use async_trait::async_trait;
@@ -91,6 +92,8 @@ pub struct Context {
     pub identities: Arc<dyn CloudIdentities>,
     /// Ways to agents.
     pub agents: Arc<dyn Agents>,
+    /// Ways into workload clusters.
+    pub workloads: Arc<dyn Workloads>,
     /// What can be installed.
     pub artifacts: ArtifactIndex,
     /// What suits the place where machines run.

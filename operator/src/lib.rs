@@ -15,7 +15,7 @@ pub mod agents;
 mod api;
 pub mod artifacts;
 mod bell;
-mod clients;
+pub mod clients;
 mod clock;
 mod compose;
 pub mod context;

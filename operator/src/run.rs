@@ -2,6 +2,7 @@
 
 use crate::agents::GrpcAgents;
 use crate::artifacts::ArtifactIndex;
+use crate::clients::NetworkWorkloads;
 use crate::context::{Context, LocalIdentities};
 use crate::effects::Effects;
 use crate::leadership::{Candidate, Ended, Timing};
@@ -151,6 +152,7 @@ fn context(settings: &Settings, client: Client, metrics: Arc<Metrics>, epoch: u6
         identities: Arc::new(LocalIdentities { client: cloud.clone(), endpoint: url(seen_by_machines) }),
         cloud: Arc::new(cloud),
         agents: Arc::new(GrpcAgents),
+        workloads: Arc::new(NetworkWorkloads),
         artifacts: ArtifactIndex::read(&settings.artifacts, &settings.artifact_source)?,
         profile: Profile::local(may_lower_oom_score()),
         epoch,

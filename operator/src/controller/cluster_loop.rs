@@ -9,9 +9,9 @@ use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument;
 
 /// First wait after a pass that could not see what it needed; doubled up to [`LONGEST`].
@@ -19,12 +19,12 @@ const FIRST: Duration = Duration::from_millis(250);
 /// Longest such wait.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// A running loop.
+/// A running loop. Dropping it ends it wherever it is.
 pub struct ClusterLoop {
     /// Wakes it.
     pub bell: Arc<Bell>,
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl ClusterLoop {
@@ -32,7 +32,7 @@ impl ClusterLoop {
     pub fn start(context: Arc<Context>, cluster: ClusterRef) -> Self {
         let (bell, stop) = (Arc::new(Bell::default()), CancellationToken::new());
         let span = tracing::info_span!("cluster", namespace = %cluster.namespace, name = %cluster.name);
-        let task = tokio::spawn(run(context, cluster, bell.clone(), stop.clone()).instrument(span));
+        let task = AbortOnDropHandle::new(tokio::spawn(run(context, cluster, bell.clone(), stop.clone()).instrument(span)));
         Self { bell, stop, task }
     }
 
@@ -45,10 +45,7 @@ impl ClusterLoop {
     pub async fn stop(self) {
         self.stop.cancel();
         // A pass is short; one that hangs is cut off.
-        let mut task = self.task;
-        if tokio::time::timeout(Duration::from_secs(2), &mut task).await.is_err() {
-            task.abort();
-        }
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.task).await;
     }
 }
 

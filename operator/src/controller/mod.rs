@@ -44,9 +44,7 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
         }
         context.metrics.clusters(loops.len());
     }
-    for watch in watches {
-        watch.abort();
-    }
+    drop(watches);
     // Each loop ends its pass; effects that it began are abandoned where they are, which is what any crash does too.
     for (_, running) in loops {
         running.stop().await;

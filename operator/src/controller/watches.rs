@@ -11,7 +11,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 /// After an error; the watcher lists anew by itself.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -49,16 +49,20 @@ impl Mark {
     }
 }
 
-/// Starts the three watches.
-pub fn start(context: &Arc<Context>, sender: &Sender<Change>) -> Vec<JoinHandle<()>> {
+/// Starts the three watches. Dropping them ends them.
+pub fn start(context: &Arc<Context>, sender: &Sender<Change>) -> Vec<AbortOnDropHandle<()>> {
     let client = &context.client;
     vec![
-        tokio::spawn(follow::<Cluster>(Api::all(client.clone()), sender.clone(), |o| {
+        spawn(follow::<Cluster>(Api::all(client.clone()), sender.clone(), |o| {
             Some(Change::Cluster(ClusterRef::new(&o.namespace()?, &o.name_any())))
         })),
-        tokio::spawn(follow::<NodePool>(Api::all(client.clone()), sender.clone(), record)),
-        tokio::spawn(follow::<Machine>(Api::all(client.clone()), sender.clone(), record)),
+        spawn(follow::<NodePool>(Api::all(client.clone()), sender.clone(), record)),
+        spawn(follow::<Machine>(Api::all(client.clone()), sender.clone(), record)),
     ]
+}
+
+fn spawn(watch: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(watch))
 }
 
 fn record<K: Resource<DynamicType = ()>>(object: &PartialObjectMeta<K>) -> Option<Change> {

@@ -1,0 +1,101 @@
+//! The life of a cluster.
+
+use crate::house::House;
+use serde_json::json;
+use slipway_operator::effects::Effects;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+fn quiet() -> Effects {
+    Effects::new(None)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_becomes_ready_then_nothing_is_written_and_deletion_leaves_nothing() {
+    let (house, stop) = (House::new(3), CancellationToken::new());
+    let operator = house.operator(1, &stop, quiet());
+    house.apply(3, Some(2));
+    let requested = house.until("five instances", || house.cloud.all_instances().len() == 5).await;
+    let ready = house.until("Ready", || house.condition("Ready") == "True").await;
+    eprintln!("instances after {requested:?}, Ready {ready:?} later; requests {:?}", house.api.requests());
+    let machines = house.machines();
+    assert_eq!(machines.len(), 5);
+    assert!(machines.iter().all(|m| m["spec"]["agentKey"].is_string() && m["spec"]["instance"]["id"].is_string()), "{machines:#?}");
+    assert_eq!(house.cloud.all_instances().len(), 5, "one instance per machine");
+    assert_eq!(house.agents.claims(), 5);
+    assert_eq!(house.agents.applies(), 5, "each machine is configured once");
+    let secrets: Vec<String> =
+        house.api.all("/secrets").iter().map(|s| s["metadata"]["name"].as_str().unwrap().to_owned()).collect();
+    assert!(secrets.contains(&"demo-pki".to_owned()) && secrets.contains(&"demo-kubeconfig".to_owned()), "{secrets:?}");
+    assert!(!secrets.iter().any(|s| s.ends_with("-bootstrap")), "tokens are dropped after the claim: {secrets:?}");
+    assert!(house.agents.workload.get("/configmaps", "slipway-addons").is_some());
+
+    // Settled: whatever is said, nothing is written.
+    house.until("settled", || house.condition("Progressing") == "False").await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let (writes, calls) = (house.api.writes(), house.cloud.calls());
+    for _ in 0..5 {
+        house.agents.chatter();
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(2300)).await;
+    assert_eq!(house.api.writes(), writes, "{:?}", house.api.requests());
+    assert_eq!(house.cloud.calls(), calls);
+
+    house.api.delete("slipway.dev/clusters", "default", "demo");
+    house.until("nothing", || house.api.get("slipway.dev/clusters", "demo").is_none()).await;
+    assert!(house.cloud.is_empty());
+    assert_eq!(house.machines(), Vec::<serde_json::Value>::new());
+    assert_eq!(house.api.all("/secrets"), Vec::<serde_json::Value>::new());
+    assert_eq!(house.api.all("slipway.dev/nodepools"), Vec::<serde_json::Value>::new());
+    stop.cancel();
+    operator.end();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pools_grow_and_shrink_and_a_deleted_machine_is_replaced() {
+    let (house, stop) = (House::new(1), CancellationToken::new());
+    let operator = house.operator(1, &stop, quiet());
+    house.apply(1, Some(1));
+    house.until("Ready", || house.condition("Ready") == "True").await;
+    let pools = |n: u32| json!({"spec": {"pools": [{"name": "workers", "replicas": n}]}});
+    house.api.patch("slipway.dev/clusters", "default", "demo", pools(3));
+    house.until("three workers", || house.cloud.all_instances().len() == 4 && house.condition("Ready") == "True").await;
+    house.api.patch("slipway.dev/clusters", "default", "demo", pools(1));
+    house.until("one worker", || house.cloud.all_instances().len() == 2 && house.machines().len() == 2).await;
+    let worker = house.machines().iter().map(|m| m["metadata"]["name"].as_str().unwrap().to_owned()).find(|n| n.contains("workers")).unwrap();
+    house.api.delete("slipway.dev/machines", "default", &worker);
+    house.until("a new one", || house.machines().len() == 2 && house.api.get("slipway.dev/machines", &worker).is_none()).await;
+    house.until("Ready again", || house.condition("Ready") == "True").await;
+    stop.cancel();
+    operator.end();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_answers_make_no_second_machine() {
+    let (house, stop) = (House::new(1), CancellationToken::new());
+    house.api.lose_answers(6);
+    house.cloud.lose_answers(4);
+    let operator = house.operator(1, &stop, quiet());
+    house.apply(1, Some(1));
+    house.until("Ready", || house.condition("Ready") == "True").await;
+    assert_eq!((house.machines().len(), house.cloud.all_instances().len()), (2, 2));
+    stop.cancel();
+    operator.end();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_that_dies_again_and_again_still_ends_with_the_same_cluster() {
+    let (house, stop) = (House::new(1), CancellationToken::new());
+    house.apply(1, Some(1));
+    let mut lives = 0;
+    while house.condition("Ready") != "True" {
+        lives += 1;
+        assert!(lives < 200, "it gets nowhere");
+        let operator = house.operator(lives, &stop, quiet());
+        // Long enough for a few effects, short enough to be in the middle of some.
+        tokio::time::sleep(Duration::from_millis(20 + 7 * (lives % 5))).await;
+        operator.end();
+    }
+    assert_eq!((house.machines().len(), house.cloud.all_instances().len()), (2, 2), "after {lives} lives");
+}
