@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, discovery};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
@@ -100,11 +100,6 @@ impl Object {
         let after = asked(&what, within, api.patch(self.name(), &params, &Patch::Apply(&self.value))).await?;
         Ok(before.and_then(|b| b.metadata.resource_version) != after.metadata.resource_version)
     }
-}
-
-/// `base` with `spec` of an object to be: for forecasts.
-pub fn spec_of(object: &Object) -> Map<String, Value> {
-    object.value.get("spec").and_then(Value::as_object).cloned().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -160,6 +160,17 @@ impl ClusterView {
         self.pools.iter().flat_map(|p| &p.machines)
     }
 
+    /// [`ClusterView::headline`] without what is said of single machines, for where those have lines of their own.
+    pub fn summary(&self) -> String {
+        let headline = self.headline();
+        let ends =
+            self.machines().filter_map(|m| headline.find(&format!("{}:", m.name))).chain(headline.find("waiting for the load balancer"));
+        match ends.min() {
+            Some(end) if end > 0 => headline.get(..end).unwrap_or_default().trim_end_matches([' ', ':', ';', ',']).to_owned(),
+            _ => headline,
+        }
+    }
+
     /// What it waits for, in a line: its Ready condition's message.
     pub fn headline(&self) -> String {
         if self.deleting {
@@ -216,11 +227,11 @@ pub fn tree(cluster: &ClusterView, now: Timestamp, detail: Detail) -> Vec<String
         .and_then(|c| c.since)
         .filter(|_| !cluster.is_ready())
         .or(cluster.created.filter(|_| !cluster.is_ready()));
-    head.push(with_time(cluster.headline(), since, now));
+    head.push(with_time(cluster.summary(), since, now));
     let mut lines = vec![join(&head)];
     if detail == Detail::Units {
         let told = cluster.conditions.iter().filter(|c| c.kind != "Ready");
-        lines.extend(told.map(|c| format!("│  {:<22} {:<8} {}", c.kind, c.status, reason(c, now))));
+        lines.extend(told.map(|c| format!("│  {:<22} {:<8} {}", c.kind, c.status, reason(cluster, c, now))));
     }
     let last = cluster.pools.len().saturating_sub(1);
     let width = cluster.machines().map(|m| m.name.len()).max().unwrap_or(0);
@@ -275,8 +286,11 @@ fn unit_state(unit: &UnitView, now: Timestamp) -> String {
     with_time(state, unit.since, now)
 }
 
-fn reason(condition: &ConditionView, now: Timestamp) -> String {
-    let text = match (condition.reason.as_str(), condition.message.as_str()) {
+fn reason(cluster: &ClusterView, condition: &ConditionView, now: Timestamp) -> String {
+    // What waits on machines stands at the machines.
+    let first = cluster.machines().filter_map(|m| condition.message.find(&format!("{}:", m.name))).min();
+    let message = first.and_then(|end| condition.message.get(..end)).unwrap_or(&condition.message).trim_end_matches([' ', ':', ';', ',']);
+    let text = match (condition.reason.as_str(), message) {
         ("", message) => message.to_owned(),
         (reason, "") => reason.to_owned(),
         (reason, message) => format!("{reason}: {message}"),
@@ -298,8 +312,8 @@ fn join(parts: &[String]) -> String {
 /// What changed between two looks, a line each, without times: for output that is no terminal.
 pub fn changes(before: Option<&ClusterView>, after: &ClusterView) -> Vec<String> {
     let mut lines = Vec::new();
-    if before.is_none_or(|b| b.headline() != after.headline() || b.name != after.name) {
-        lines.push(format!("{}: {}", after.name, after.headline()));
+    if before.is_none_or(|b| b.summary() != after.summary() || b.name != after.name) {
+        lines.push(format!("{}: {}", after.name, after.summary()));
     }
     for machine in after.machines() {
         let was = before.and_then(|b| b.machines().find(|m| m.name == machine.name));

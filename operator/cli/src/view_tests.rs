@@ -98,6 +98,15 @@ fn a_log_names_changes_only() {
 }
 
 #[test]
+fn what_is_said_of_a_machine_stands_at_the_machine() {
+    let mut view = example();
+    view.conditions[0].message = "0 of 1 workers Ready: demo-workers-0: waiting for kubelet; demo-workers-0: and more".into();
+    assert_eq!(view.summary(), "0 of 1 workers Ready");
+    view.conditions[0].message = "the cluster's Nodes cannot be seen: connection refused".into();
+    assert_eq!(view.summary(), view.headline());
+}
+
+#[test]
 fn ready_of_an_old_spec_is_not_ready() {
     let mut view = example();
     view.conditions[0].status = "True".into();

@@ -117,7 +117,7 @@ fn cluster_row(c: &ClusterView, age: String) -> [String; 9] {
         c.endpoint.clone().unwrap_or_default(),
         is_ready,
         age,
-        c.headline(),
+        c.summary(),
     ]
 }
 

@@ -1,0 +1,168 @@
+//! What applying a Cluster would do, step by step, from the records alone: `slipway plan` asks no machine and no cloud.
+//!
+//! The operator's own passes observe the world itself; here its last words about it, the statuses, are taken for true. Where they are not, the forecast is
+//! of the world they describe.
+
+use crate::records::{self, RecordError};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use slipway_crds::{Cluster, Machine, MachineRole, MachineStatus, NodePool};
+use slipway_model::{ClusterSpec, MachineName, PlanDigest};
+use slipway_plan::{
+    AgentFacts, AgentState, CloudFacts, Fact, Forecast, InstanceFacts, InstanceState, LoadBalancerFacts, MachineRecord, MachineSecrets,
+    NodeFacts, Observed, ProbeFacts, SecretFacts, Trouble,
+};
+
+/// What is there of a cluster before the change.
+#[derive(Debug, Clone, Default)]
+pub struct Present {
+    /// The Cluster object, if there is one.
+    pub cluster: Option<Cluster>,
+    /// Its NodePools.
+    pub pools: Vec<NodePool>,
+    /// Its Machines.
+    pub machines: Vec<Machine>,
+}
+
+/// Foresees what becomes of `present` once `wanted` is applied.
+pub fn forecast(wanted: &Cluster, present: &Present, now: Timestamp) -> Result<Forecast, RecordError> {
+    let spec = records::spec(wanted)?;
+    Ok(slipway_plan::forecast(&spec, &observed(&spec, present, now)?, now))
+}
+
+fn observed(spec: &ClusterSpec, present: &Present, now: Timestamp) -> Result<Observed, RecordError> {
+    let Some(cluster) = &present.cluster else {
+        return Ok(Observed::nothing("to-be", now));
+    };
+    let mut world = Observed::nothing(&cluster.uid().unwrap_or_default(), now);
+    world.cluster = records::cluster(cluster);
+    world.pools = Fact::Known(present.pools.iter().map(records::pool).collect::<Result<_, _>>()?);
+    let machines: Vec<(MachineRecord, &Machine)> =
+        present.machines.iter().map(|m| Ok((records::machine(m)?, m))).collect::<Result<_, RecordError>>()?;
+    let changed = before(cluster).is_none_or(|before| renders_otherwise(&before, spec));
+    for (record, machine) in &machines {
+        let status = machine.status.clone().unwrap_or_default();
+        if let Some(facts) = agent(record, &status, now) {
+            if let AgentFacts::Heard(AgentState { accepted: Some(accepted), .. }) = &facts {
+                let other = PlanDigest(format!("{accepted} changed"));
+                world.wanted.insert(record.name.clone(), if changed { other } else { accepted.clone() });
+            }
+            world.agents.insert(record.name.clone(), facts);
+        }
+    }
+    world.secrets = Fact::Known(secrets(&world, &machines));
+    world.cloud = Fact::Known(cloud(&world, &machines));
+    if world.cluster.bootstrapped {
+        world.nodes = Fact::Known(machines.iter().filter_map(|(record, machine)| node(record, machine, now)).collect());
+        // Applied once there was anything to apply them to; they are the operator's own business otherwise.
+        world.addons = Fact::Known(Some(world.wanted_addons.clone()));
+    }
+    world.machines = Fact::Known(machines.into_iter().map(|(record, _)| record).collect());
+    Ok(world)
+}
+
+fn before(cluster: &Cluster) -> Option<ClusterSpec> {
+    records::spec(cluster).ok()
+}
+
+/// Whether machines that are there would be configured otherwise: by what every configuration is rendered from.
+fn renders_otherwise(before: &ClusterSpec, after: &ClusterSpec) -> bool {
+    let pools = |spec: &ClusterSpec| spec.pools.iter().map(|p| (p.name.clone(), p.labels.clone(), p.taints.clone())).collect::<Vec<_>>();
+    let (old, new) = (pools(before), pools(after));
+    before.network != after.network
+        || before.component_versions != after.component_versions
+        || old.iter().any(|pool| new.iter().any(|n| n.0 == pool.0 && n != pool))
+}
+
+fn agent(record: &MachineRecord, status: &MachineStatus, now: Timestamp) -> Option<AgentFacts> {
+    if !record.claimed {
+        return None;
+    }
+    let said = status.agent.clone().unwrap_or_default();
+    let probes = status
+        .probes
+        .iter()
+        .map(|p| (p.name.clone(), ProbeFacts { healthy: p.healthy, message: p.message.clone(), since: p.since.unwrap_or(now) }));
+    let state = AgentState {
+        accepted: said.accepted_digest.map(PlanDigest),
+        applied: said.applied_digest.map(PlanDigest),
+        applying: said.applying.unwrap_or_default(),
+        trouble: said.trouble.map(|message| Trouble { message, since: now }),
+        failing_units: status
+            .units
+            .iter()
+            .filter(|u| u.state == "failed")
+            .map(|u| (u.name.clone(), Trouble { message: u.message.clone(), since: u.since.unwrap_or(now) }))
+            .collect(),
+        probes: probes.collect(),
+    };
+    Some(match said.silent_since {
+        Some(since) => AgentFacts::Silent { since, error: "it does not answer".to_owned(), last: Some(state) },
+        None => AgentFacts::Heard(state),
+    })
+}
+
+fn secrets(world: &Observed, machines: &[(MachineRecord, &Machine)]) -> SecretFacts {
+    let of =
+        |record: &MachineRecord| MachineSecrets { bootstrap: !record.claimed && record.instance.is_some(), certificates: record.claimed };
+    SecretFacts {
+        pki: world.cluster.finalizer,
+        kubeconfig: world.cluster.bootstrapped,
+        machines: machines.iter().map(|(record, _)| (record.name.clone(), of(record))).collect(),
+    }
+}
+
+fn cloud(world: &Observed, machines: &[(MachineRecord, &Machine)]) -> CloudFacts {
+    let instances: Vec<InstanceFacts> = machines.iter().filter_map(|(record, machine)| instance(record, machine)).collect();
+    let mut targets: Vec<String> = machines
+        .iter()
+        .filter(|(_, m)| m.spec.role == MachineRole::ControlPlane)
+        .filter_map(|(r, _)| Some(r.instance.clone()?.id))
+        .collect();
+    targets.sort();
+    CloudFacts {
+        network: world.cluster.endpoint.is_some() || !instances.is_empty(),
+        load_balancer: world.cluster.endpoint.clone().map(|endpoint| LoadBalancerFacts { endpoint, targets, ready: true, trouble: None }),
+        instances,
+    }
+}
+
+fn instance(record: &MachineRecord, machine: &Machine) -> Option<InstanceFacts> {
+    let recorded = record.instance.as_ref()?;
+    let said = machine.status.as_ref().and_then(|s| s.instance_state.as_deref());
+    // A recorded instance of which nothing is said is gone, if anything was ever said.
+    let state = match said {
+        Some("Pending") => InstanceState::Pending,
+        Some("Stopped") => InstanceState::Stopped,
+        Some("Deleting") => InstanceState::Deleting,
+        Some(_) => InstanceState::Running,
+        None if machine.status.is_some() && record.claimed => return None,
+        None => InstanceState::Running,
+    };
+    Some(InstanceFacts {
+        id: recorded.id.clone(),
+        machine_uid: record.uid.clone(),
+        machine: record.name.clone(),
+        state,
+        address: recorded.address,
+        trouble: None,
+    })
+}
+
+fn node(record: &MachineRecord, machine: &Machine, now: Timestamp) -> Option<NodeFacts> {
+    let status = machine.status.as_ref()?;
+    let name = status.node_name.clone()?;
+    let ready = status.conditions.iter().find(|c| c.type_ == "Ready");
+    let machine: MachineName = record.name.clone();
+    Some(NodeFacts {
+        uid: format!("node of {machine}"),
+        name,
+        machine: Some(machine),
+        ready: ready.is_some_and(|c| c.status == "True"),
+        since: ready.map_or(now, |c| c.last_transition_time.0),
+        message: ready.filter(|c| c.status != "True").map(|c| c.message.clone()).unwrap_or_default(),
+        unschedulable: false,
+        labels_ok: true,
+        pods: Fact::Known(Vec::new()),
+    })
+}
