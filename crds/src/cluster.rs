@@ -155,8 +155,7 @@ pub struct ControlPlane {
 #[serde(rename_all = "camelCase")]
 pub struct Pool {
     /// Its name: a DNS label of at most 20 characters, unique within the cluster. Machines are called `<cluster>-<pool>-<number>`. cp is the control plane's.
-    #[schemars(length(max = 253))]
-    #[x_kube(validation = rules::pool_name())]
+    #[schemars(schema_with = "schemas::pool_name")]
     pub name: String,
 
     /// How many machines it has. Left out, the NodePool object `<cluster>-<pool>` decides: it starts at 1 and can be scaled by `kubectl scale nodepool`, a
@@ -213,15 +212,15 @@ pub struct Taint {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ComponentVersions {
-    /// etcd's, e.g. v3.6.5. It can be raised and never lowered.
+    /// etcd's, e.g. v3.6.14. It can be raised and never lowered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = rules::component_version("etcd", 3, "v3.6.5"), validation = rules::no_etcd_downgrade())]
+    #[x_kube(validation = rules::component_version("etcd", 3, "v3.6.14"), validation = rules::no_etcd_downgrade())]
     pub etcd: Option<String>,
-    /// containerd's, e.g. v2.1.4.
+    /// containerd's, e.g. v2.3.4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = rules::component_version("containerd", 2, "v2.1.4"))]
+    #[x_kube(validation = rules::component_version("containerd", 2, "v2.3.4"))]
     pub containerd: Option<String>,
 }
 

@@ -181,7 +181,7 @@ pub struct AgentStatus {
     pub trouble: Option<String>,
     /// Since when it does not answer. Without: it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schemas::optional_time")]
+    #[schemars(schema_with = "crate::schemas::time")]
     pub silent_since: Option<Timestamp>,
 }
 
@@ -203,7 +203,7 @@ pub struct UnitStatus {
     pub message: String,
     /// Since when it is in that state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schemas::optional_time")]
+    #[schemars(schema_with = "crate::schemas::time")]
     pub since: Option<Timestamp>,
 }
 
@@ -221,7 +221,7 @@ pub struct ProbeStatus {
     pub message: String,
     /// Since when that is so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schemas::optional_time")]
+    #[schemars(schema_with = "crate::schemas::time")]
     pub since: Option<Timestamp>,
 }
 

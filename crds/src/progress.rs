@@ -15,7 +15,7 @@ pub struct Step {
     pub machine: Option<String>,
     /// Since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schemas::optional_time")]
+    #[schemars(schema_with = "crate::schemas::time")]
     pub since: Option<Timestamp>,
 }
 
@@ -33,13 +33,13 @@ pub struct Wait {
     pub machine: Option<String>,
     /// Since when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schemas::optional_time")]
+    #[schemars(schema_with = "crate::schemas::time")]
     pub since: Option<Timestamp>,
     /// What was last heard of it, if it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// When it is tried again. Without: as soon as something is heard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schemas::optional_time")]
+    #[schemars(schema_with = "crate::schemas::time")]
     pub next_try: Option<Timestamp>,
 }

@@ -9,11 +9,6 @@ pub fn time(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "format": "date-time" })
 }
 
-/// RFC 3339, or not there.
-pub fn optional_time(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "format": "date-time", "nullable": true })
-}
-
 /// `metav1.Condition`, merged by type.
 pub fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
@@ -22,6 +17,7 @@ pub fn conditions(_: &mut SchemaGenerator) -> Schema {
         "x-kubernetes-list-map-keys": ["type"],
         "items": {
             "type": "object",
+            "description": "What holds and what does not.",
             "required": ["type", "status", "lastTransitionTime", "reason", "message"],
             "properties": {
                 "type": { "type": "string", "description": "What it speaks of." },
@@ -48,6 +44,12 @@ pub fn proxy_mode(_: &mut SchemaGenerator) -> Schema {
 /// [`slipway_model::TaintEffect`].
 pub fn taint_effect(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"] })
+}
+
+/// A pool's name. Bounded far above what is valid, as labels are.
+pub fn pool_name(_: &mut SchemaGenerator) -> Schema {
+    let rules = rules::pool_name();
+    json_schema!({ "type": "string", "maxLength": 253, "x-kubernetes-validations": rules })
 }
 
 /// Labels of Nodes. The values are bounded far above what is valid: so the rule answers, which names key and value, and its cost stays bounded.
