@@ -2,6 +2,7 @@
 //! preconditions included; server-side apply without field ownership. Counts what it is asked, and can lose answers.
 
 use axum::body::Body as AxumBody;
+use futures::StreamExt;
 use http::{Method, Request, Response, StatusCode};
 use kube::Client;
 use kube::client::Body;
@@ -19,6 +20,8 @@ struct Objects {
     version: u64,
     uids: u64,
     requests: BTreeMap<String, usize>,
+    /// Every event with its version: a watch begins where its list ended.
+    past: Vec<(u64, String, Value)>,
     /// Nobody answers yet.
     closed: bool,
     /// Lose the answer of this many of the next mutating requests: done, but the caller hears an error.
@@ -169,7 +172,7 @@ impl FakeApi {
             return Response::builder().status(503).body(AxumBody::from(answer.to_string())).unwrap();
         }
         if query.get("watch").is_some_and(|w| w == "true") {
-            return self.watch(&what);
+            return self.watch(&what, query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or(0));
         }
         let bytes = body.collect_bytes().await.unwrap();
         let kind = head.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
@@ -185,22 +188,35 @@ impl FakeApi {
         Response::builder().status(StatusCode::from_u16(code).unwrap()).body(AxumBody::from(answer.to_string())).unwrap()
     }
 
-    fn watch(&self, what: &Target) -> Response<AxumBody> {
-        *self.objects.lock().unwrap().requests.entry(format!("WATCH {}", what.resource)).or_default() += 1;
+    fn watch(&self, what: &Target, since: u64) -> Response<AxumBody> {
+        let mut objects = self.objects.lock().unwrap();
+        *objects.requests.entry(format!("WATCH {}", what.resource)).or_default() += 1;
         let resource = what.resource.clone();
-        let stream = futures::stream::unfold(self.events.subscribe(), move |mut events| {
+        let missed: Vec<Value> =
+            objects.past.iter().filter(|(version, r, _)| *version > since && *r == resource).map(|(.., event)| event.clone()).collect();
+        // Subscribed under the same lock: nothing falls between.
+        let events = self.events.subscribe();
+        drop(objects);
+        let live = futures::stream::unfold(events, move |mut events| {
             let resource = resource.clone();
             async move {
                 loop {
                     match events.recv().await {
-                        Ok((r, event)) if r == resource => return Some((Ok::<_, std::io::Error>(format!("{event}\n")), events)),
+                        Ok((r, event)) if r == resource => return Some((event, events)),
                         Ok(_) => {}
                         Err(_) => return None,
                     }
                 }
             }
         });
-        Response::new(AxumBody::from_stream(stream))
+        let all = futures::stream::iter(missed).chain(live).map(|event| Ok::<_, std::io::Error>(format!("{event}\n")));
+        Response::new(AxumBody::from_stream(all))
+    }
+
+    fn tell(&self, objects: &mut Objects, resource: &str, kind: &str, object: &Value) {
+        let event = json!({"type": kind, "object": object});
+        objects.past.push((objects.version, resource.to_owned(), event.clone()));
+        let _ = self.events.send((resource.to_owned(), event));
     }
 
     fn answer(&self, method: &Method, what: &Target, query: &BTreeMap<String, String>, kind: &str, body: Value) -> (u16, Value) {
@@ -256,6 +272,11 @@ impl FakeApi {
                         return failure(422, "Invalid", &why);
                     }
                 } else {
+                    if status && kind == "application/apply-patch+yaml" {
+                        // What a manager leaves out of its next apply goes, if nobody else owns it: here, all but the record.
+                        let recorded = new["status"]["recorded"].take();
+                        new["status"] = if recorded.is_null() { json!({}) } else { json!({"recorded": recorded}) };
+                    }
                     merge(&mut new, &body);
                 }
                 (200, self.store(&mut objects, key, old, new, status))
@@ -278,7 +299,8 @@ impl FakeApi {
                     return (200, old);
                 }
                 objects.by_key.remove(&key);
-                let _ = self.events.send((key.0, json!({"type": "DELETED", "object": old})));
+                objects.version += 1;
+                self.tell(&mut objects, &key.0, "DELETED", &old);
                 (200, json!({"kind": "Status", "apiVersion": "v1", "status": "Success", "code": 200}))
             }
             Method::POST => failure(405, "MethodNotAllowed", "not in this fake"),
@@ -337,7 +359,7 @@ impl FakeApi {
         } else {
             "ADDED"
         };
-        let _ = self.events.send((key.0, json!({"type": kind, "object": new})));
+        self.tell(objects, &key.0, kind, &new);
         new
     }
 }

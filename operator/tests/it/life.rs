@@ -34,11 +34,13 @@ async fn a_cluster_becomes_ready_then_nothing_is_written_and_deletion_leaves_not
     house.until("settled", || house.condition("Progressing") == "False").await;
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let (writes, calls) = (house.api.writes(), house.cloud.calls());
+    let before = (house.api.all("slipway.dev/clusters"), house.machines());
     for _ in 0..5 {
         house.agents.chatter();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     tokio::time::sleep(Duration::from_millis(2300)).await;
+    assert_eq!((house.api.all("slipway.dev/clusters"), house.machines()), before);
     assert_eq!(house.api.writes(), writes, "{:?}", house.api.requests());
     assert_eq!(house.cloud.calls(), calls);
 
@@ -94,7 +96,7 @@ async fn an_operator_that_dies_again_and_again_still_ends_with_the_same_cluster(
         assert!(lives < 200, "it gets nowhere");
         let operator = house.operator(lives, &stop, quiet());
         // Long enough for a few effects, short enough to be in the middle of some.
-        tokio::time::sleep(Duration::from_millis(20 + 7 * (lives % 5))).await;
+        tokio::time::sleep(Duration::from_millis(20 + 10 * lives)).await;
         operator.end();
     }
     assert_eq!((house.machines().len(), house.cloud.all_instances().len()), (2, 2), "after {lives} lives");
