@@ -71,8 +71,8 @@ impl Artifacts {
         }
         for source in &wanted.sources {
             let done = match source.strip_prefix("file://") {
-                Some(path) => self.from_file(&self.root.at(path), &copy, wanted).await,
-                None => self.from_url(source, &copy, wanted).await,
+                Some(path) => self.take_file(&self.root.at(path), &copy, wanted).await,
+                None => self.take_url(source, &copy, wanted).await,
             };
             match done {
                 Ok(place) => return self.link(wanted, &place).map_err(|e| e.to_string()),
@@ -82,7 +82,7 @@ impl Artifacts {
         Err(errors.join("; "))
     }
 
-    async fn from_file(&self, path: &Path, copy: &Path, wanted: &ArtifactRef) -> Result<PathBuf, String> {
+    async fn take_file(&self, path: &Path, copy: &Path, wanted: &ArtifactRef) -> Result<PathBuf, String> {
         let shown = path.display().to_string();
         let read_only = rustix::fs::statvfs(path)
             .map_err(|e| format!("{shown}: {}", io::Error::from(e)))?
@@ -97,7 +97,7 @@ impl Artifacts {
         Ok(copy.to_owned())
     }
 
-    async fn from_url(&self, url: &str, copy: &Path, wanted: &ArtifactRef) -> Result<PathBuf, String> {
+    async fn take_url(&self, url: &str, copy: &Path, wanted: &ArtifactRef) -> Result<PathBuf, String> {
         let trust = if url.starts_with("https:") { Trust::system() } else { Trust::anybody() }.map_err(|e| format!("{url}: {e}"))?;
         let target = Target::parse(url).map_err(|e| e.to_string())?;
         let mut body = http::fetch(&target, &trust, SOURCE_DEADLINE).await.map_err(|e| format!("{url}: {e}"))?;
