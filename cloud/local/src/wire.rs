@@ -110,6 +110,8 @@ pub struct Faults {
     pub calls: BTreeMap<String, CallFault>,
     /// This many of the next instances are made and never get up: their user data does not run.
     pub never_boot: u32,
+    /// Instances made for machines of these names never get up, either.
+    pub never_boot_machines: Vec<String>,
     /// Seed of the dice.
     pub seed: u64,
 }

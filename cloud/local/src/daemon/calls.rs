@@ -308,7 +308,7 @@ impl Daemon {
         })
         .await
         .map_err(host_error(&call))?;
-        let never_boot = self.faults.never_boots();
+        let never_boot = self.faults.never_boots(request.name.as_str());
         let kind = Kind::Instance { name: request.name.clone(), machine_uid: request.machine_uid.clone(), zone, never_boot };
         let record = MachineRecord {
             id: id.clone(),

@@ -43,9 +43,10 @@ impl Injector {
         Verdict { delay: Duration::from_millis(*delay_ms), fail, lose }
     }
 
-    /// Whether the next instance shall never get up.
-    pub fn never_boots(&self) -> bool {
-        take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner).0.never_boot)
+    /// Whether the instance that is being made for this machine shall never get up.
+    pub fn never_boots(&self, machine: &str) -> bool {
+        let faults = &mut self.0.lock().unwrap_or_else(PoisonError::into_inner).0;
+        faults.never_boot_machines.iter().any(|m| m == machine) || take(&mut faults.never_boot)
     }
 }
 
