@@ -352,11 +352,11 @@ pub struct Faults {
     /// Every call takes this much longer.
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     pub delay: Option<Duration>,
-    /// This many of the next machines are made and never get up.
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub never_boot: u32,
+    /// The machine of this name is made and never gets up. May be repeated.
+    #[arg(long, value_name = "MACHINE")]
+    pub never_boot: Vec<String>,
     /// End all faults.
-    #[arg(long, exclusive = true)]
+    #[arg(long, conflicts_with_all = ["error_rate", "lost_reply_rate", "delay", "never_boot"])]
     pub clear: bool,
 }
 

@@ -317,7 +317,9 @@ pub fn changes(before: Option<&ClusterView>, after: &ClusterView) -> Vec<String>
     }
     for machine in after.machines() {
         let was = before.and_then(|b| b.machines().find(|m| m.name == machine.name));
-        if was.is_none_or(|w| w.state() != machine.state()) {
+        // At the first look those that are ready are no news.
+        let news = was.map_or(!machine.ready, |w| w.state() != machine.state());
+        if news {
             lines.push(format!("{}: {}", machine.name, machine.state()));
         }
     }

@@ -131,7 +131,7 @@ async fn inject(cloud: &LocalClient, wanted: &Faults) -> Result<()> {
         if every != CallFault::default() {
             faults.calls.insert("*".to_owned(), every);
         }
-        faults.never_boot = wanted.never_boot;
+        faults.never_boot_machines.clone_from(&wanted.never_boot);
     }
     Ok(cloud.set_faults(&faults).await?)
 }
