@@ -162,7 +162,9 @@ pub fn files(identity: &Identity<'_>, role: &Role<'_>) -> Vec<(&'static str, Str
     let mut files = vec![
         ("etc/passwd", PASSWD.to_owned(), 0o644),
         ("etc/group", GROUP.to_owned(), 0o644),
-        ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n".to_owned(), 0o644),
+        // nft names protocols by it, and kube-proxy compares those names: without it every second sync of its maps goes wrong.
+        ("etc/protocols", "ip 0 IP\nicmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\nsctp 132 SCTP\n".to_owned(), 0o644),
+        ("etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\nprotocols: files\nservices: files\n".to_owned(), 0o644),
         ("etc/resolv.conf", String::new(), 0o644),
         ("etc/hosts", format!("127.0.0.1 localhost\n{address} {hostname}\n"), 0o644),
         ("etc/hostname", format!("{hostname}\n"), 0o644),
