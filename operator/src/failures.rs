@@ -89,7 +89,8 @@ mod tests {
         for _ in 0..12 {
             book.failed("a", "no".into(), None, now);
             waits.push(
-                (book.entries.get("a").unwrap().next_try - now).get_milliseconds() + (book.entries.get("a").unwrap().next_try - now).get_seconds() * 1000,
+                (book.entries.get("a").unwrap().next_try - now).get_milliseconds()
+                    + (book.entries.get("a").unwrap().next_try - now).get_seconds() * 1000,
             );
         }
         assert!((250..=320).contains(waits.first().unwrap()), "{waits:?}");

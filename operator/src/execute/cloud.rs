@@ -1,6 +1,6 @@
 //! Effects on the cloud. What would do harm on a stale picture is checked at the management API first.
 
-use super::records::{live_cluster, live_machine};
+use super::checks::{self, live_cluster};
 use super::{EffectError, Scene, secrets};
 use crate::context::Context;
 use slipway_cloud_api::{InstanceRequest, LoadBalancerRequest};
@@ -24,11 +24,11 @@ pub async fn set_targets(context: &Context, scene: &Scene, instances: &[String])
 
 /// The same user data at every call: they were frozen before the first.
 pub async fn create_instance(context: &Context, scene: &Scene, machine: &MachineName, uid: &str) -> Result<(), EffectError> {
-    let (record, user_data) = tokio::try_join!(live_machine(context, scene, machine), secrets::user_data(context, scene, machine))?;
-    let Some(record) = record.filter(|r| r.uid == uid && !r.deleting) else {
+    let (record, user_data) = tokio::try_join!(checks::machine(context, scene, machine), secrets::user_data(context, scene, machine))?;
+    let Some(record) = record.filter(|r| r.uid == uid && r.deleting.is_none()) else {
         return Err(EffectError::Precondition(format!("{machine} is not the machine {uid} any more, or is being deleted")));
     };
-    if record.has_instance {
+    if record.instance.is_some() {
         return Err(EffectError::Precondition(format!("{machine} has an instance already")));
     }
     let request = InstanceRequest { cluster: scene.key.clone(), name: machine.clone(), machine_uid: uid.to_owned(), zone: None, user_data };
@@ -41,11 +41,7 @@ pub async fn start_instance(context: &Context, scene: &Scene, instance: &str) ->
 }
 
 pub async fn delete_instance(context: &Context, scene: &Scene, machine: &MachineName, instance: &str) -> Result<(), EffectError> {
-    // A record that is gone was removed with its finalizer, after its instance: nothing to protect any more.
-    let doomed = live_machine(context, scene, machine).await?.is_none_or(|r| r.deleting);
-    if !doomed && live_cluster(context, scene).await.is_ok() {
-        return Err(EffectError::Precondition(format!("{machine} is not being deleted")));
-    }
+    checks::instance_may_go(context, scene, machine).await?;
     Ok(context.cloud.delete_instance(&scene.key, instance).await?)
 }
 
@@ -56,9 +52,7 @@ pub async fn delete_stray_instance(
     machine_uid: &str,
     instance: &str,
 ) -> Result<(), EffectError> {
-    if live_machine(context, scene, machine).await?.is_some_and(|r| r.uid == machine_uid) {
-        return Err(EffectError::Precondition(format!("{machine} has a record after all")));
-    }
+    checks::stray_may_go(context, scene, machine, machine_uid).await?;
     Ok(context.cloud.delete_instance(&scene.key, instance).await?)
 }
 

@@ -1,6 +1,6 @@
 //! Effects on machines, through their agents.
 
-use super::{EffectError, Scene, records, secrets};
+use super::{EffectError, Scene, checks, records, secrets};
 use crate::agents::Agent;
 use crate::clock;
 use crate::context::Context;
@@ -63,6 +63,9 @@ pub async fn apply_plan(
     expected: Option<&PlanDigest>,
     wanted: &PlanDigest,
 ) -> Result<(), EffectError> {
+    if expected.is_none() && scene.machine(machine, uid)?.pool.is_control_plane() && checks::cluster(context, scene).await?.bootstrapped {
+        return Err(EffectError::Precondition(format!("the control plane is founded: {machine} comes too late")));
+    }
     let name = secrets::machine_pki_name(machine);
     let data = secrets::read(context, scene, &name).await?;
     let data = data.ok_or_else(|| EffectError::Precondition(format!("there is no Secret {name}")))?;

@@ -6,6 +6,7 @@
 //! ```
 //! Passes go on while effects run: one that is slow holds up nothing but itself. Those that choose ([`Action::chooses`]) end before the next plan.
 
+mod checks;
 mod cloud;
 mod machines;
 mod records;
@@ -135,7 +136,9 @@ pub fn start(context: &Arc<Context>, memory: &mut Memory, scene: &Arc<Scene>, pl
     memory.failures.forget_stale(|key| planned.contains(key), now);
     for (action, key) in plan.actions.iter().zip(&planned) {
         let runs = memory.running.known.values().any(|(running, _)| running.key() == *key);
-        if runs || memory.running.known.len() >= AT_ONCE || !memory.failures.may_start(key, now) {
+        // The last of all actions: nothing else of the cluster may be under way.
+        let alone = *action == Action::RemoveFinalizer && !memory.running.known.is_empty();
+        if runs || alone || memory.running.known.len() >= AT_ONCE || !memory.failures.may_start(key, now) {
             continue;
         }
         let (context, scene, bell, action) = (context.clone(), scene.clone(), memory.bell.clone(), action.clone());

@@ -1,5 +1,6 @@
 //! Effects on Clusters, NodePools and Machines: our own records. All of them compare before they swap.
 
+use super::checks::{self, live_cluster};
 use super::{EffectError, Scene, secrets};
 use crate::api::call;
 use crate::context::{Context, FIELD_MANAGER, FINALIZER, LABEL_CLUSTER, LABEL_POOL};
@@ -18,13 +19,6 @@ use std::fmt::Debug;
 
 /// How often a compare-and-swap is tried again when somebody else wrote the object, though not what is compared.
 const TRIES: usize = 8;
-
-/// A Machine as it is at this moment, as far as a check needs it.
-pub struct Live {
-    pub uid: String,
-    pub deleting: bool,
-    pub has_instance: bool,
-}
 
 fn clusters(context: &Context, scene: &Scene) -> Api<Cluster> {
     Api::namespaced(context.client.clone(), &scene.cluster.namespace)
@@ -48,26 +42,6 @@ fn creator() -> PostParams {
 
 fn exactly(uid: &str) -> DeleteParams {
     DeleteParams::background().preconditions(Preconditions { uid: Some(uid.to_owned()), resource_version: None })
-}
-
-// --- checks ---
-
-/// The Cluster exists with its UID and is not being deleted: nothing may be made for it otherwise.
-pub async fn live_cluster(context: &Context, scene: &Scene) -> Result<(), EffectError> {
-    let name = &scene.cluster.name;
-    let found = call(clusters(context, scene).get_metadata_opt(name)).await.map_err(EffectError::api(format!("read Cluster {name}")))?;
-    let live = found.is_some_and(|c| c.uid().as_deref() == Some(&scene.key.uid) && c.metadata.deletion_timestamp.is_none());
-    if live { Ok(()) } else { Err(EffectError::Precondition(format!("Cluster {name} is being deleted"))) }
-}
-
-/// A Machine as it is now.
-pub async fn live_machine(context: &Context, scene: &Scene, name: &MachineName) -> Result<Option<Live>, EffectError> {
-    let found = call(machines(context, scene).get_opt(name.as_str())).await.map_err(EffectError::api(format!("read Machine {name}")))?;
-    Ok(found.map(|m| Live {
-        uid: m.uid().unwrap_or_default(),
-        deleting: m.metadata.deletion_timestamp.is_some(),
-        has_instance: m.spec.instance.is_some(),
-    }))
 }
 
 // --- finalizers ---
@@ -95,6 +69,7 @@ pub async fn add_finalizer(context: &Context, scene: &Scene) -> Result<(), Effec
 
 /// Takes our finalizer off the Cluster: the last that is done for it.
 pub async fn remove_finalizer(context: &Context, scene: &Scene) -> Result<(), EffectError> {
+    checks::nothing_left(context, scene).await?;
     let (api, name) = (clusters(context, scene), &scene.cluster.name);
     let found = call(api.get_metadata_opt(name)).await.map_err(EffectError::api(format!("read Cluster {name}")))?;
     match found.filter(|c| c.uid().as_deref() == Some(&scene.key.uid)) {
@@ -295,7 +270,11 @@ pub async fn create_machine(
     ordinal: u32,
     version: KubernetesVersion,
 ) -> Result<(), EffectError> {
-    live_cluster(context, scene).await?;
+    let cluster = live_cluster(context, scene).await?;
+    let open = cluster.ordinals.get(pool).is_some_and(|o| (o.settled..o.next).contains(&ordinal));
+    if !open {
+        return Err(EffectError::Precondition(format!("number {ordinal} of pool {pool} is settled, or was never handed out")));
+    }
     let spec = MachineSpec {
         cluster: scene.cluster.name.clone(),
         pool: pool.to_string(),
@@ -374,6 +353,9 @@ pub async fn record_claimed(context: &Context, scene: &Scene, name: &MachineName
 }
 
 pub async fn delete_machine(context: &Context, scene: &Scene, name: &MachineName, uid: &str, why: Removal) -> Result<(), EffectError> {
+    if why == Removal::FoundingFailed && live_cluster(context, scene).await?.bootstrapped {
+        return Err(EffectError::Precondition("the control plane was founded after all".to_owned()));
+    }
     match call(machines(context, scene).delete(name.as_str(), &exactly(uid))).await {
         Ok(_) => events::machine_removed(context, events::cluster_reference(scene), name, &why.to_string()).await,
         Err(error) if error.is_not_found() || error.is_conflict() => {}
@@ -389,6 +371,7 @@ pub async fn remove_machine(
     uid: &str,
     keep_secrets: bool,
 ) -> Result<(), EffectError> {
+    checks::record_may_go(context, scene, name, uid, keep_secrets).await?;
     if !keep_secrets {
         secrets::drop_machine(context, scene, name).await?;
     }

@@ -10,4 +10,4 @@ mod link;
 mod node;
 
 pub use link::{ADDONS, Picture, View, WorkloadDoor, WorkloadLink};
-pub use node::NodeFacts;
+pub use node::{NodeFacts, PodCount};

@@ -72,7 +72,11 @@ impl FakeAgents {
 
     fn with<T>(&self, uid: &str, act: impl FnOnce(&mut One) -> T) -> T {
         let mut held = self.held.lock().unwrap();
-        let fresh = || One { claimed: false, sealed: false, state: watch::Sender::new(v1::MachineState { machine_uid: uid.into(), ..Default::default() }) };
+        let fresh = || One {
+            claimed: false,
+            sealed: false,
+            state: watch::Sender::new(v1::MachineState { machine_uid: uid.into(), ..Default::default() }),
+        };
         act(held.by_uid.entry(uid.to_owned()).or_insert_with(fresh))
     }
 
@@ -81,8 +85,10 @@ impl FakeAgents {
         let held = self.held.lock().unwrap();
         let has_plan = |name: &str| name.contains("-cp-");
         let instances = self.cloud.all_instances();
-        let applied: Vec<_> =
-            instances.iter().filter(|i| held.by_uid.get(&i.machine_uid).is_some_and(|o| !o.state.borrow().applied_digest.is_empty())).collect();
+        let applied: Vec<_> = instances
+            .iter()
+            .filter(|i| held.by_uid.get(&i.machine_uid).is_some_and(|o| !o.state.borrow().applied_digest.is_empty()))
+            .collect();
         let founders: Vec<_> = applied.iter().filter(|i| has_plan(i.name.as_str())).collect();
         if founders.len() < self.control_planes {
             return;
@@ -90,7 +96,13 @@ impl FakeAgents {
         for founder in founders {
             held.by_uid[&founder.machine_uid].state.send_modify(|s| {
                 s.probes = ["etcd", "kube-apiserver"]
-                    .map(|p| v1::ProbeStatus { name: p.into(), unit: format!("{p}.service"), healthy: true, since_ms: 1, ..Default::default() })
+                    .map(|p| v1::ProbeStatus {
+                        name: p.into(),
+                        unit: format!("{p}.service"),
+                        healthy: true,
+                        since_ms: 1,
+                        ..Default::default()
+                    })
                     .to_vec();
             });
         }

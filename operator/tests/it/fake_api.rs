@@ -138,14 +138,16 @@ impl FakeApi {
 
     /// Asks for an object's deletion, as `kubectl delete` would.
     pub fn delete(&self, resource: &str, namespace: &str, name: &str) {
-        let what = Target { resource: resource.to_owned(), namespace: namespace.to_owned(), name: Some(name.to_owned()), subresource: None };
+        let what =
+            Target { resource: resource.to_owned(), namespace: namespace.to_owned(), name: Some(name.to_owned()), subresource: None };
         let (code, answer) = self.answer(&Method::DELETE, &what, &BTreeMap::new(), "", Value::Null);
         assert_eq!(code, 200, "{answer}");
     }
 
     /// Changes an object's spec, as `kubectl patch` would.
     pub fn patch(&self, resource: &str, namespace: &str, name: &str, patch: Value) {
-        let what = Target { resource: resource.to_owned(), namespace: namespace.to_owned(), name: Some(name.to_owned()), subresource: None };
+        let what =
+            Target { resource: resource.to_owned(), namespace: namespace.to_owned(), name: Some(name.to_owned()), subresource: None };
         let (code, answer) = self.answer(&Method::PATCH, &what, &BTreeMap::new(), "application/merge-patch+json", patch);
         assert_eq!(code, 200, "{answer}");
     }
@@ -244,7 +246,9 @@ impl FakeApi {
             Method::GET => old.map_or_else(|| not_found(what), |v| (200, v)),
             Method::PUT => {
                 let Some(old) = old else { return not_found(what) };
-                if !body["metadata"]["resourceVersion"].is_null() && body["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"] {
+                if !body["metadata"]["resourceVersion"].is_null()
+                    && body["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]
+                {
                     return failure(409, "Conflict", "the object has been modified");
                 }
                 (200, self.store(&mut objects, key, Some(old), body, status))
@@ -263,7 +267,9 @@ impl FakeApi {
                 let mut new = match (&old, kind) {
                     (Some(old), _) => old.clone(),
                     (None, "application/apply-patch+yaml") if !status && body["metadata"]["uid"].is_null() => Value::Object(Map::new()),
-                    (None, "application/apply-patch+yaml") if !status => return failure(409, "Conflict", "uid mismatch: the object is gone"),
+                    (None, "application/apply-patch+yaml") if !status => {
+                        return failure(409, "Conflict", "uid mismatch: the object is gone");
+                    }
                     (None, _) => return not_found(what),
                 };
                 if kind == "application/json-patch+json" {
@@ -349,8 +355,7 @@ impl FakeApi {
         }
         objects.version += 1;
         new["metadata"]["resourceVersion"] = json!(objects.version.to_string());
-        let gone = !new["metadata"]["deletionTimestamp"].is_null()
-            && new["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty);
+        let gone = !new["metadata"]["deletionTimestamp"].is_null() && new["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty);
         let kind = if gone {
             objects.by_key.remove(&key);
             "DELETED"

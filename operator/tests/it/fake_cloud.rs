@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use slipway_cloud_api::{
-    Cloud, CloudError, ClusterKey, Instance, InstanceRequest, InstanceState, Inventory, LoadBalancerRequest, LoadBalancerState, NetworkState,
+    Cloud, CloudError, ClusterKey, Instance, InstanceRequest, InstanceState, Inventory, LoadBalancerRequest, LoadBalancerState,
+    NetworkState,
 };
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -59,7 +60,12 @@ impl FakeCloud {
         self.changed.notify_waiters();
     }
 
-    fn act<T>(&self, call: &str, cluster: &ClusterKey, act: impl FnOnce(&mut Inventory, &mut u32) -> Result<T, CloudError>) -> Result<T, CloudError> {
+    fn act<T>(
+        &self,
+        call: &str,
+        cluster: &ClusterKey,
+        act: impl FnOnce(&mut Inventory, &mut u32) -> Result<T, CloudError>,
+    ) -> Result<T, CloudError> {
         let mut held = self.held.lock().unwrap();
         *held.calls.entry(call.to_owned()).or_default() += 1;
         let mut ids = held.ids;
@@ -88,8 +94,11 @@ impl Cloud for FakeCloud {
 
     async fn ensure_network(&self, cluster: &ClusterKey) -> Result<NetworkState, CloudError> {
         self.act("ensure network", cluster, |held, _| {
-            let network =
-                held.network.get_or_insert_with(|| NetworkState { id: "net-1".into(), cidr: "198.18.1.0/24".parse().unwrap(), routes: vec![] });
+            let network = held.network.get_or_insert_with(|| NetworkState {
+                id: "net-1".into(),
+                cidr: "198.18.1.0/24".parse().unwrap(),
+                routes: vec![],
+            });
             Ok(network.clone())
         })
     }
@@ -152,7 +161,8 @@ impl Cloud for FakeCloud {
 
     async fn start_instance(&self, cluster: &ClusterKey, id: &str) -> Result<(), CloudError> {
         self.act("start instance", cluster, |held, _| {
-            let found = held.instances.iter_mut().find(|i| i.id == id).ok_or_else(|| CloudError::terminal("start instance", "no such instance"))?;
+            let found =
+                held.instances.iter_mut().find(|i| i.id == id).ok_or_else(|| CloudError::terminal("start instance", "no such instance"))?;
             found.state = InstanceState::Running;
             Ok(())
         })

@@ -34,7 +34,12 @@ struct Identities;
 #[async_trait]
 impl CloudIdentities for Identities {
     async fn issue(&self, _: &str) -> Result<CloudAccess, CloudError> {
-        Ok(CloudAccess { endpoint: "https://198.18.0.1:7450".into(), ca: "ca".into(), certificate: "cert".into(), key: SecretString::from("key") })
+        Ok(CloudAccess {
+            endpoint: "https://198.18.0.1:7450".into(),
+            ca: "ca".into(),
+            certificate: "cert".into(),
+            key: SecretString::from("key"),
+        })
     }
 }
 

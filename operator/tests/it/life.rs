@@ -24,8 +24,7 @@ async fn a_cluster_becomes_ready_then_nothing_is_written_and_deletion_leaves_not
     assert_eq!(house.cloud.all_instances().len(), 5, "one instance per machine");
     assert_eq!(house.agents.claims(), 5);
     assert_eq!(house.agents.applies(), 5, "each machine is configured once");
-    let secrets: Vec<String> =
-        house.api.all("/secrets").iter().map(|s| s["metadata"]["name"].as_str().unwrap().to_owned()).collect();
+    let secrets: Vec<String> = house.api.all("/secrets").iter().map(|s| s["metadata"]["name"].as_str().unwrap().to_owned()).collect();
     assert!(secrets.contains(&"demo-pki".to_owned()) && secrets.contains(&"demo-kubeconfig".to_owned()), "{secrets:?}");
     assert!(!secrets.iter().any(|s| s.ends_with("-bootstrap")), "tokens are dropped after the claim: {secrets:?}");
     assert!(house.agents.workload.get("/configmaps", "slipway-addons").is_some());
@@ -65,7 +64,8 @@ async fn pools_grow_and_shrink_and_a_deleted_machine_is_replaced() {
     house.until("three workers", || house.cloud.all_instances().len() == 4 && house.condition("Ready") == "True").await;
     house.api.patch("slipway.dev/clusters", "default", "demo", pools(1));
     house.until("one worker", || house.cloud.all_instances().len() == 2 && house.machines().len() == 2).await;
-    let worker = house.machines().iter().map(|m| m["metadata"]["name"].as_str().unwrap().to_owned()).find(|n| n.contains("workers")).unwrap();
+    let worker =
+        house.machines().iter().map(|m| m["metadata"]["name"].as_str().unwrap().to_owned()).find(|n| n.contains("workers")).unwrap();
     house.api.delete("slipway.dev/machines", "default", &worker);
     house.until("a new one", || house.machines().len() == 2 && house.api.get("slipway.dev/machines", &worker).is_none()).await;
     house.until("Ready again", || house.condition("Ready") == "True").await;

@@ -1,0 +1,154 @@
+//! What is looked at once more, right before an effect that would do harm if the plan was made from an older picture. `slipway_plan::Action` says which
+//! effect needs which; exploration of the planner found why.
+
+use super::{EffectError, Scene};
+use crate::api::call;
+use crate::clock;
+use crate::context::{Context, LABEL_CLUSTER};
+use crate::observe;
+use crate::records;
+use crate::workload::{self, NodeFacts as Seen, View};
+use k8s_openapi::api::core::v1::{Node, Pod, Secret};
+use kube::api::ListParams;
+use kube::{Api, ResourceExt};
+use slipway_agent_api::AGENT_PORT;
+use slipway_crds::{Cluster, Machine, NodePool};
+use slipway_model::{DeletionPolicy, MachineName};
+use slipway_plan::{ClusterFacts, MachineRecord, NodeFacts, may_be_deleted};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+fn refuse<T>(why: impl Into<String>) -> Result<T, EffectError> {
+    Err(EffectError::Precondition(why.into()))
+}
+
+/// The Cluster as it is now, with its UID.
+pub async fn cluster(context: &Context, scene: &Scene) -> Result<ClusterFacts, EffectError> {
+    let name = &scene.cluster.name;
+    let api: Api<Cluster> = Api::namespaced(context.client.clone(), &scene.cluster.namespace);
+    let found = call(api.get_opt(name)).await.map_err(EffectError::api(format!("read Cluster {name}")))?;
+    match found.filter(|c| c.uid().as_deref() == Some(&scene.key.uid)) {
+        Some(found) => Ok(records::cluster(&found)),
+        None => refuse(format!("Cluster {name} is gone")),
+    }
+}
+
+/// The Cluster lives: nothing may be made for it otherwise.
+pub async fn live_cluster(context: &Context, scene: &Scene) -> Result<ClusterFacts, EffectError> {
+    let found = cluster(context, scene).await?;
+    if found.deleting.is_some() { refuse(format!("Cluster {} is being deleted", scene.cluster.name)) } else { Ok(found) }
+}
+
+/// A Machine as it is now.
+pub async fn machine(context: &Context, scene: &Scene, name: &MachineName) -> Result<Option<MachineRecord>, EffectError> {
+    let api: Api<Machine> = Api::namespaced(context.client.clone(), &scene.cluster.namespace);
+    let found = call(api.get_opt(name.as_str())).await.map_err(EffectError::api(format!("read Machine {name}")))?;
+    found.map(|m| records::machine(&m).map_err(EffectError::own)).transpose()
+}
+
+/// A recorded machine's instance may go: its cluster does, or the machine does and is drained, or its drain has lasted long enough, or it is dead.
+pub async fn instance_may_go(context: &Context, scene: &Scene, name: &MachineName) -> Result<(), EffectError> {
+    let (cluster, record) = tokio::try_join!(cluster(context, scene), machine(context, scene, name))?;
+    if cluster.deleting.is_some() {
+        return Ok(());
+    }
+    let Some(record) = record else { return refuse(format!("{name} has no record any more")) };
+    let pools: Api<NodePool> = Api::namespaced(context.client.clone(), &scene.cluster.namespace);
+    let pool = records::pool_object(&scene.cluster.name, &record.pool);
+    let recorded = call(pools.get_opt(&pool)).await.map_err(EffectError::api(format!("read NodePool {pool}")))?;
+    let timeout = recorded.and_then(|p| p.spec.drain_timeout_seconds);
+    let node = if cluster.bootstrapped { node(scene, name).await } else { None };
+    let may = |answers| may_be_deleted(&scene.spec, cluster.bootstrapped, &record, timeout, node.as_ref(), answers, clock::now());
+    // The agent is asked only where it matters.
+    if may(true) || (may(false) && !answers(context, scene, &record).await) {
+        return Ok(());
+    }
+    refuse(format!("{name} is not drained yet"))
+}
+
+/// A machine's Node and its pods, read now. Where the cluster's API does not show it, the Node is taken to be there with pods nobody can count.
+async fn node(scene: &Scene, name: &MachineName) -> Option<NodeFacts> {
+    let unseen = || NodeFacts {
+        name: name.to_string(),
+        uid: String::new(),
+        machine: Some(name.clone()),
+        ready: false,
+        since: clock::now(),
+        message: String::new(),
+        unschedulable: false,
+        labels_ok: true,
+        pods: slipway_plan::Fact::unknown("the cluster's API does not answer", clock::now()),
+    };
+    let Some(door) = &scene.workload else { return Some(unseen()) };
+    let nodes: Api<Node> = Api::all(door.client.clone());
+    let Ok(list) = call(nodes.list(&ListParams::default())).await else { return Some(unseen()) };
+    let mut view = View { nodes: list.items.iter().map(|n| (n.name_any(), Seen::of(n))).collect(), ..View::default() };
+    let own = observe::nodes::of_machines(&view, &scene.machines, &BTreeSet::from([name]));
+    let mut pods = BTreeMap::new();
+    for node in own {
+        let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        let Ok(list) = call(Api::<Pod>::all(door.client.clone()).list(&on_node)).await else { return Some(unseen()) };
+        pods.insert(node, workload::PodCount::of(&list.items));
+    }
+    view.pods = pods;
+    let facts = observe::nodes::facts(&view, &scene.spec, &scene.machines, clock::now());
+    facts.into_iter().find(|n| n.machine.as_ref() == Some(name))
+}
+
+async fn answers(context: &Context, scene: &Scene, record: &MachineRecord) -> bool {
+    if let Some(agent) = scene.connections.get(&record.uid) {
+        return agent.get_info().await.is_ok();
+    }
+    let (Some(instance), Some(keys)) = (&record.instance, &scene.keys) else { return false };
+    let peer = SocketAddr::from((instance.address, AGENT_PORT));
+    context.agents.connect(peer, &record.uid, &keys.operator).await.is_ok()
+}
+
+/// An instance without a record may go: there really is none, and it is no founder of a control plane that works.
+pub async fn stray_may_go(context: &Context, scene: &Scene, name: &MachineName, machine_uid: &str) -> Result<(), EffectError> {
+    let (cluster, record) = tokio::try_join!(cluster(context, scene), machine(context, scene, name))?;
+    if record.is_some_and(|r| r.uid == machine_uid) {
+        return refuse(format!("{name} has a record after all"));
+    }
+    if cluster.deleting.is_none() && cluster.bootstrapped && cluster.founders.contains(name) {
+        return refuse(format!("{name} founded the control plane: its instance is not deleted without a record"));
+    }
+    Ok(())
+}
+
+/// A Machine record may go: its cluster does; or the machine does, it is no control plane of a cluster that works, and the cloud has nothing of it.
+pub async fn record_may_go(context: &Context, scene: &Scene, name: &MachineName, uid: &str, orphan: bool) -> Result<(), EffectError> {
+    let (cluster, record) = tokio::try_join!(cluster(context, scene), machine(context, scene, name))?;
+    let Some(record) = record.filter(|r| r.uid == uid) else { return Ok(()) };
+    if cluster.deleting.is_none() && (record.deleting.is_none() || (record.is_control_plane() && cluster.bootstrapped)) {
+        return refuse(format!("{name} is not to go"));
+    }
+    if !orphan && context.cloud.inventory(&scene.key).await?.instances.iter().any(|i| i.machine_uid == uid) {
+        return refuse(format!("{name} still has an instance"));
+    }
+    Ok(())
+}
+
+/// Nothing is left of the cluster, read now; of an orphan, none of its records.
+pub async fn nothing_left(context: &Context, scene: &Scene) -> Result<(), EffectError> {
+    let orphan = scene.spec.deletion_policy == DeletionPolicy::Orphan;
+    if !orphan {
+        let inventory = context.cloud.inventory(&scene.key).await?;
+        if inventory.network.is_some() || inventory.load_balancer.is_some() || !inventory.instances.is_empty() {
+            return refuse(format!("the cloud still has something of {}", scene.cluster.name));
+        }
+    }
+    let namespace = &scene.cluster.namespace;
+    let ours = ListParams::default().labels(&format!("{LABEL_CLUSTER}={}", scene.cluster.name));
+    let machines: Api<Machine> = Api::namespaced(context.client.clone(), namespace);
+    let pools: Api<NodePool> = Api::namespaced(context.client.clone(), namespace);
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), namespace);
+    let (machines, pools, secrets) =
+        tokio::try_join!(call(machines.list_metadata(&ours)), call(pools.list_metadata(&ours)), call(secrets.list_metadata(&ours)))
+            .map_err(EffectError::api("list what is left"))?;
+    let secrets = if orphan { 0 } else { secrets.items.len() };
+    match (machines.items.len(), pools.items.len(), secrets) {
+        (0, 0, 0) => Ok(()),
+        (m, p, s) => refuse(format!("{m} Machines, {p} NodePools and {s} Secrets are left")),
+    }
+}
