@@ -35,7 +35,3 @@ pub const GROUP: &str = "slipway.dev";
 pub const VERSION: &str = "v1alpha1";
 /// Kubernetes versions that a Cluster may ask for: those of the artifact catalogue, oldest first.
 pub const SUPPORTED: &[&str] = &["v1.35.8", "v1.36.4", "v1.37.2"];
-/// Label with the cluster's name on everything that belongs to one.
-pub const CLUSTER_LABEL: &str = "slipway.dev/cluster";
-/// Label with the pool's name on Machines and NodePools.
-pub const POOL_LABEL: &str = "slipway.dev/pool";

@@ -92,14 +92,28 @@ fn defaults_of_the_types_and_of_the_schema_are_the_same() {
 #[test]
 fn every_word_of_the_schema_is_one_of_the_types() {
     use slipway_crds::{DeletionPolicy, ProxyMode, TaintEffect};
-    fn all_parse<T: serde::de::DeserializeOwned>(schema: &Value, pointer: &str) -> usize {
+    fn words<T: serde::de::DeserializeOwned>(schema: &Value, pointer: &str) -> usize {
         let words = schema.pointer(&format!("/properties/spec/properties/{pointer}/enum")).and_then(Value::as_array).unwrap();
-        words.iter().map(|w| serde_json::from_value::<T>(w.clone()).unwrap()).count()
+        let parsed: Vec<T> = words.iter().map(|w| serde_json::from_value(w.clone()).unwrap()).collect();
+        parsed.len()
     }
     let schema = schema("clusters");
-    assert_eq!(all_parse::<DeletionPolicy>(&schema, "deletionPolicy"), 2);
-    assert_eq!(all_parse::<ProxyMode>(&schema, "network/properties/kubeProxyMode"), 3);
-    assert_eq!(all_parse::<TaintEffect>(&schema, "pools/items/properties/taints/items/properties/effect"), 3);
+    assert_eq!(words::<DeletionPolicy>(&schema, "deletionPolicy"), 2);
+    assert_eq!(words::<ProxyMode>(&schema, "network/properties/kubeProxyMode"), 3);
+    assert_eq!(words::<TaintEffect>(&schema, "pools/items/properties/taints/items/properties/effect"), 3);
+}
+
+/// What may be asked for is what can be had.
+#[test]
+fn supported_versions_are_those_of_the_catalogue() {
+    let catalogue: Vec<&str> = slipway_artifacts::catalogue::supported().iter().map(|set| set.kubernetes).collect();
+    assert_eq!(slipway_crds::SUPPORTED, catalogue);
+    let etcd = |v: &str| json!({ "spec": { "componentVersions": { "etcd": v } } });
+    for set in slipway_artifacts::catalogue::supported() {
+        let object = cases::merged(&cases::good("clusters"), &etcd(set.etcd));
+        let containerd = json!({ "spec": { "kubernetesVersion": set.kubernetes, "componentVersions": { "containerd": set.containerd } } });
+        assert_eq!(complaints("clusters", &cases::merged(&object, &containerd), None), [""; 0]);
+    }
 }
 
 #[test]
