@@ -3,9 +3,11 @@
 use crate::place::Place;
 use crate::plane::Settings;
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use slipway_local::LocalClient;
 use std::fs;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -26,7 +28,7 @@ pub async fn find(place: &Place) -> Option<LocalClient> {
 /// A daemon that answers; started where there was none. Returns whether it had to be.
 pub async fn ensure(place: &Place, settings: &Settings, bin: &Path) -> Result<(LocalClient, bool)> {
     if let Some(client) = find(place).await {
-        return Ok((client, false));
+        return renewed(client, place, bin).await;
     }
     let mut child = start(place, settings, bin)?;
     let deadline = Instant::now() + START;
@@ -42,6 +44,28 @@ pub async fn ensure(place: &Place, settings: &Settings, bin: &Path) -> Result<(L
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The same daemon, or a new process of it where its program was replaced meanwhile: it is ended, and its parent starts it again. Machines go on.
+async fn renewed(client: LocalClient, place: &Place, bin: &Path) -> Result<(LocalClient, bool)> {
+    let pid = client.status().await?.pid;
+    let file = |path: &Path| fs::metadata(path).ok().map(|m| (m.dev(), m.ino()));
+    let running = file(Path::new(&format!("/proc/{pid}/exe")));
+    if running.is_none() || running == file(&bin.join(PROGRAM)) {
+        return Ok((client, false));
+    }
+    let process = Pid::from_raw(i32::try_from(pid).context("the daemon's process id")?);
+    kill(process, Signal::SIGTERM).with_context(|| format!("ending the old slipway-local, process {pid}"))?;
+    let deadline = Instant::now() + START;
+    while Instant::now() < deadline {
+        if let Some(client) = find(place).await
+            && client.status().await.is_ok_and(|s| s.pid != pid)
+        {
+            return Ok((client, true));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    bail!("slipway-local was ended to be renewed and does not answer within {} s: {}", START.as_secs(), last_words(&place.daemon_log()))
 }
 
 fn start(place: &Place, settings: &Settings, bin: &Path) -> Result<std::process::Child> {
