@@ -134,6 +134,7 @@ pub enum Action {
         uid: String,
     },
     /// Writes the founders into the Cluster record. Safe to repeat: compare-and-swap on `from`, refused once bootstrapped.
+    /// Check at the target: each founder's Machine exists and is not being deleted, and none of `from` exists any more (quorum reads).
     RecordFounders {
         /// Precondition.
         from: Vec<MachineName>,
@@ -226,7 +227,8 @@ pub enum Action {
         instance: String,
     },
     /// Removes an instance that no record speaks of (a create call that came through late, a record removed by force). Safe to repeat.
-    /// Check at the target: a quorum read of the Machine by name finds none with this uid. Uids never come back, so none will appear.
+    /// Check at the target: a quorum read of the Machine by name finds none with this uid (uids never come back, so none will appear), and the machine is
+    /// no founder of a Cluster that is recorded as bootstrapped.
     DeleteStrayInstance {
         /// The name it was made for.
         machine: MachineName,
@@ -246,6 +248,8 @@ pub enum Action {
     },
     /// Deletes a Machine's Secrets (unless orphaned) and object, and takes the finalizer off: nothing of the machine is left (or, orphaned, all of it stays).
     /// Safe to repeat: uid is the precondition, "not found" is success.
+    /// Check at the target: the Cluster carries a deletionTimestamp; or the Machine does, and it is not a control plane's of a Cluster that is recorded
+    /// as bootstrapped, and (unless orphaned) an inventory read now has no instance for it.
     RemoveMachine {
         /// Which.
         machine: MachineName,
@@ -261,7 +265,8 @@ pub enum Action {
     /// Deletes every Secret of the cluster (and the finalizer of the PKI's). Safe to repeat.
     DeleteSecrets,
     /// Takes our finalizer off the Cluster. Safe to repeat. Always the last.
-    /// Check at the target: no other action of this cluster is running, and (unless orphaned) an inventory read after that is empty.
+    /// Check at the target: no other action of this cluster is running, and an inventory and lists of its Machines, NodePools and Secrets read after that
+    /// are empty (orphaned: those of Machines and NodePools).
     RemoveFinalizer,
 }
 

@@ -81,7 +81,8 @@ fn progressing(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &BTreeSet<W
             DeletionPolicy::Delete => Reason::Deleting,
             DeletionPolicy::Orphan => Reason::Orphaning,
         };
-        return (Status::True, reason, text());
+        let text = Some(text()).filter(|t| !t.is_empty()).unwrap_or_else(|| "nothing is left to be done".into());
+        return (Status::True, reason, text);
     }
     if actions.is_empty() && waits.is_empty() {
         return (Status::False, Reason::Settled, "nothing is being changed".into());

@@ -197,6 +197,11 @@ impl<'a> Draft<'a> {
         self.taken.contains(machine)
     }
 
+    /// The actions alone.
+    pub fn into_actions(self) -> Vec<Action> {
+        self.actions.into_iter().collect()
+    }
+
     /// The plan.
     pub fn finish(mut self) -> Plan {
         if self.waits.iter().any(|w| matches!(w.reason, Reason::CannotObserve)) {

@@ -63,10 +63,13 @@ fn authorities(draft: &mut Draft<'_>) {
 }
 
 /// Instances without a record. The inventory is older than the records here (see `types`), and the executor asks once more.
+///
+/// A founder of a bootstrapped cluster is never a stray: if its record was removed by force, it still holds a part of etcd's quorum.
 pub(crate) fn strays(draft: &mut Draft<'_>) {
     let (Some(cloud), Some(machines)) = (draft.cloud(), draft.machines()) else { return };
     for instance in &cloud.instances {
-        if instance.state != InstanceState::Deleting && machines.iter().all(|m| m.uid != instance.machine_uid) {
+        let founder = draft.observed.cluster.bootstrapped && draft.observed.cluster.founders.contains(&instance.machine);
+        if instance.state != InstanceState::Deleting && !founder && machines.iter().all(|m| m.uid != instance.machine_uid) {
             draft.start(Action::DeleteStrayInstance {
                 machine: instance.machine.clone(),
                 machine_uid: instance.machine_uid.clone(),

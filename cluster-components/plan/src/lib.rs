@@ -49,9 +49,21 @@ pub use types::{
 use jiff::Timestamp;
 use slipway_model::ClusterSpec;
 
-/// What may start now, what holds, and what is waited for. The table of contents of this crate.
+/// What may start now, what holds, and what is waited for.
 #[must_use]
 pub fn plan(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Plan {
+    draft(spec, observed, now).finish()
+}
+
+/// [`Plan::actions`] alone, for those who ask a hundred thousand times.
+#[doc(hidden)]
+#[must_use]
+pub fn actions(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Vec<Action> {
+    draft(spec, observed, now).into_actions()
+}
+
+/// The table of contents of this crate.
+fn draft<'a>(spec: &'a ClusterSpec, observed: &'a Observed, now: Timestamp) -> draft::Draft<'a> {
     let mut draft = draft::Draft::new(spec, observed, now);
     if let Some(since) = observed.cluster.deleting {
         deletion::cluster(&mut draft, since);
@@ -69,5 +81,5 @@ pub fn plan(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Plan {
     } else {
         draft.start(Action::AddFinalizer);
     }
-    draft.finish()
+    draft
 }

@@ -89,6 +89,10 @@ fn cloud_mut(world: &mut Observed) -> Result<&mut CloudFacts, Refused> {
     world.cloud.known_mut().ok_or(Refused("the inventory is not known"))
 }
 
+fn record_count(world: &Observed) -> Option<usize> {
+    Some(world.machines.known()?.len() + world.pools.known()?.len())
+}
+
 fn secrets_of<'w>(world: &'w mut Observed, machine: &MachineName) -> Result<&'w mut MachineSecrets, Refused> {
     let secrets = world.secrets.known_mut().ok_or(Refused("the Secrets are not known"))?;
     Ok(secrets.machines.entry(machine.clone()).or_default())
@@ -134,6 +138,8 @@ pub fn simulate(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: 
         }
         Action::RecordFounders { from, founders } => {
             check(world.cluster.founders == *from && !world.cluster.bootstrapped, "somebody else wrote first")?;
+            check(founders.iter().all(|f| record(world, f).is_some_and(|m| m.deleting.is_none())), "a founder is not there")?;
+            check(from.iter().all(|f| record(world, f).is_none()), "a former founder is still there")?;
             world.cluster.founders.clone_from(founders);
         }
         Action::RecordBootstrapped { founders } => {
@@ -160,8 +166,9 @@ pub fn simulate(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: 
         }
         Action::DeleteSecrets => world.secrets = Fact::Known(SecretFacts::default()),
         Action::RemoveFinalizer => {
-            let empty = world.cloud.known().is_some_and(CloudFacts::is_empty);
-            check(!living && (empty || spec.deletion_policy == DeletionPolicy::Orphan), "something is left")?;
+            let no_records = record_count(world) == Some(0);
+            let empty = world.cloud.known().is_some_and(CloudFacts::is_empty) && world.secrets.known().is_some_and(SecretFacts::is_empty);
+            check(!living && no_records && (empty || spec.deletion_policy == DeletionPolicy::Orphan), "something is left")?;
             world.cluster.finalizer = false;
         }
         Action::CreateMachine { .. }
@@ -243,6 +250,8 @@ fn instance(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: Time
         }
         Action::DeleteStrayInstance { machine, machine_uid, instance } => {
             check(record(world, machine).is_none_or(|m| m.uid != *machine_uid), "there is a record")?;
+            let founder = world.cluster.bootstrapped && world.cluster.founders.contains(machine);
+            check(!founder, "it is a founder")?;
             remove(world, machine, instance, now)
         }
         _ => Ok(()),
@@ -311,8 +320,10 @@ fn machine(world: &mut Observed, action: &Action, now: Timestamp) -> Result<(), 
             record_mut(world, machine, uid)?.deleting.get_or_insert(now);
         }
         Action::RemoveMachine { machine, uid, keep_secrets } => {
-            let ending = cluster.deleting.is_some();
-            check(record_mut(world, machine, uid).is_ok_and(|m| m.deleting.is_some() || ending), "the Machine is not being taken away")?;
+            let (ending, founded) = (cluster.deleting.is_some(), cluster.bootstrapped);
+            let kept = |m: &MachineRecord| m.deleting.is_none() || (founded && m.is_control_plane());
+            check(ending || !record_mut(world, machine, uid).is_ok_and(|m| kept(m)), "the Machine is not being taken away")?;
+            check(*keep_secrets || world.cloud.known().is_some_and(|c| c.of(uid).is_none()), "its instance is there")?;
             if let Some(machines) = world.machines.known_mut() {
                 machines.retain(|m| m.uid != *uid);
             }

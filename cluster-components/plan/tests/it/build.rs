@@ -1,7 +1,7 @@
 //! Specs and worlds for the tests.
 
 use jiff::Timestamp;
-use slipway_model::{ClusterSpec, ComponentVersions, ControlPlane, DeletionPolicy, MachineName, Network, Pool, Provider, ProxyMode};
+use slipway_model::{ClusterSpec, ComponentVersions, ControlPlane, DeletionPolicy, Network, Pool, Provider, ProxyMode};
 use slipway_plan::{Observed, happen, happenings, plan, seen, simulate};
 use std::collections::BTreeMap;
 
@@ -12,7 +12,13 @@ pub fn now() -> Timestamp {
 
 /// A cluster called `demo` with one pool called `w`; without workers it has no pool.
 pub fn spec(control_planes: u32, workers: u32) -> ClusterSpec {
-    let pool = |replicas| Pool { name: "w".parse().unwrap(), replicas: Some(replicas), labels: BTreeMap::new(), taints: vec![], drain_timeout_seconds: 600 };
+    let pool = |replicas| Pool {
+        name: "w".parse().unwrap(),
+        replicas: Some(replicas),
+        labels: BTreeMap::new(),
+        taints: vec![],
+        drain_timeout_seconds: 600,
+    };
     ClusterSpec {
         name: "demo".parse().unwrap(),
         kubernetes_version: "v1.36.4".parse().unwrap(),
@@ -30,10 +36,6 @@ pub fn nothing() -> Observed {
     Observed::nothing("uid-of-demo", now())
 }
 
-pub fn name(text: &str) -> MachineName {
-    text.parse().unwrap()
-}
-
 /// One fault-free pass: what is planned is done, and everything that can happen happens. Says whether anything moved.
 pub fn pass(spec: &ClusterSpec, world: &mut Observed, now: Timestamp) -> bool {
     let before = world.clone();
@@ -41,7 +43,7 @@ pub fn pass(spec: &ClusterSpec, world: &mut Observed, now: Timestamp) -> bool {
         let _ = simulate(spec, world, &action, now);
     }
     for happening in happenings(world) {
-        happen(spec, world, &happening, now);
+        happen(world, &happening, now);
     }
     *world != before
 }

@@ -1,0 +1,196 @@
+//! Exhaustive exploration of small lives with stateright. Prints what was explored.
+
+use crate::build::{complete, nothing, now, spec};
+use crate::invariants::always;
+use crate::life::{Budget, Grain, Life, Memory, Moment, Step, hash, thorough};
+use slipway_model::{ClusterSpec, DeletionPolicy};
+use slipway_plan::Observed;
+use stateright::{Checker, Model, Property};
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// A life to explore. Truths are checked once, whatever may still go wrong in them: what is known of them is kept by their hash.
+struct Exploration {
+    life: Life,
+    converging: Mutex<HashSet<(usize, u64)>>,
+    sound: Mutex<HashSet<(usize, u64)>>,
+}
+
+impl Exploration {
+    fn holds(&self, moment: &Moment) -> bool {
+        if moment.broken.is_some() {
+            return false;
+        }
+        let key = (moment.spec, moment.truth.key);
+        let holds = self.sound.lock().unwrap().contains(&key) || always(self.life.spec(moment), &moment.truth.world).is_none();
+        if holds {
+            self.sound.lock().unwrap().insert(key);
+        }
+        holds
+    }
+
+    fn converges(&self, moment: &Moment) -> bool {
+        // Ordinals of the past do not matter for the way on.
+        let key = |world: &Observed| (moment.spec, hash(world));
+        let Ok(path) = self.life.converges(moment, |world| self.converging.lock().unwrap().contains(&key(world))) else { return false };
+        self.converging.lock().unwrap().extend(path.iter().map(key));
+        true
+    }
+}
+
+impl Model for Exploration {
+    type State = Moment;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<Moment> {
+        vec![self.life.first()]
+    }
+
+    fn actions(&self, moment: &Moment, steps: &mut Vec<Step>) {
+        steps.extend(self.life.steps(moment));
+    }
+
+    fn next_state(&self, moment: &Moment, step: Step) -> Option<Moment> {
+        Some(self.life.after(moment, &step)).filter(|next| next != moment)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always("no invariant is broken", |this: &Self, moment: &Moment| this.holds(moment)),
+            Property::always("a fault-free run gets where the spec says, and stays", |this: &Self, moment: &Moment| {
+                moment.broken.is_some() || this.converges(moment)
+            }),
+        ]
+    }
+}
+
+/// Explores a life to its end, and fails with the shortest way to what is broken.
+fn explore(title: &str, life: Life) {
+    let started = Instant::now();
+    let model = Exploration { life, converging: Mutex::default(), sound: Mutex::default() };
+    let checker = model
+        .checker()
+        .threads(1)
+        .timeout(Duration::from_secs(if thorough() { 1800 } else { 120 }))
+        .finish_when(stateright::HasDiscoveries::Any)
+        .spawn_bfs()
+        .join();
+    println!(
+        "explored {title}: {} states ({} unique, {} worlds), depth {}, {:.1} s",
+        checker.state_count(),
+        checker.unique_state_count(),
+        checker.model().sound.lock().unwrap().len(),
+        checker.max_depth(),
+        started.elapsed().as_secs_f32()
+    );
+    for (property, path) in checker.discoveries() {
+        let steps: Vec<Step> = path.clone().into_actions();
+        let last = path.last_state();
+        let life = &checker.model().life;
+        let broken = last.broken.or_else(|| always(life.spec(last), &last.truth.world));
+        let plan = slipway_plan::plan(life.spec(last), &slipway_plan::seen(&last.truth.world), now());
+        panic!("{title}: {property}: {broken:?} {:?} after {steps:#?}\nplan would be {plan:#?}", life.converges(last, |_| false).err());
+    }
+    assert!(checker.is_done(), "{title}: not explored to its end in time");
+}
+
+fn life(specs: Vec<ClusterSpec>, begin: Observed, quick: Budget, wide: Option<(Grain, Budget)>) -> Life {
+    let (grain, budget) = wide.filter(|_| thorough()).unwrap_or((Grain::Coarse, quick));
+    Life { specs, begin, budget, grain, memory: Memory::default() }
+}
+
+const NONE: Budget = Budget { crashes: 0, lags: 0, late: 0, losses: 0, replaced: 0, deletions: 0 };
+
+#[test]
+fn one_control_plane_and_a_worker_are_made_whatever_crashes() {
+    let life = Life {
+        specs: vec![spec(1, 1)],
+        begin: nothing(),
+        budget: Budget { crashes: 2, ..NONE },
+        grain: Grain::Fine,
+        memory: Memory::default(),
+    };
+    explore("create 1+1: every interleaving, two crashes", life);
+}
+
+#[test]
+fn one_control_plane_and_a_worker_are_made_whatever_lags() {
+    let wide = (Grain::Fine, Budget { crashes: 1, lags: 1, late: 1, ..NONE });
+    explore("create 1+1: an old view, a late call", life(vec![spec(1, 1)], nothing(), Budget { lags: 1, late: 1, ..NONE }, Some(wide)));
+}
+
+#[test]
+fn three_control_planes_and_two_workers_are_made_whatever_crashes() {
+    let wide = (Grain::Coarse, Budget { crashes: 2, late: 1, ..NONE });
+    explore("create 3+2: a crash", life(vec![spec(3, 2)], nothing(), Budget { crashes: 1, ..NONE }, Some(wide)));
+}
+
+#[test]
+fn a_pool_is_scaled_up_and_down_and_nothing_is_lost() {
+    let specs = vec![spec(1, 1), spec(1, 2), spec(1, 1)];
+    let wide = (Grain::Fine, Budget { crashes: 1, lags: 1, late: 1, ..NONE });
+    let quick = Budget { crashes: 1, lags: 1, ..NONE };
+    explore("scale 1+1 to 1+2 to 1+1: a crash, an old view", life(specs, complete(&spec(1, 1)), quick, Some(wide)));
+}
+
+#[test]
+fn a_pool_that_is_gone_from_the_cluster_leaves() {
+    let specs = vec![spec(1, 2), spec(1, 0), spec(1, 1)];
+    let wide = (Grain::Coarse, Budget { crashes: 2, lags: 1, ..NONE });
+    explore("scale 1+2 to 1+0 to 1+1: a crash", life(specs, complete(&spec(1, 2)), Budget { crashes: 1, ..NONE }, Some(wide)));
+}
+
+#[test]
+fn workers_that_die_or_are_deleted_are_replaced() {
+    let wide = (Grain::Coarse, Budget { crashes: 1, losses: 2, replaced: 1, ..NONE });
+    let quick = Budget { crashes: 1, losses: 1, replaced: 1, ..NONE };
+    explore("heal 1+2: a crash, a lost machine, a deleted record", life(vec![spec(1, 2)], complete(&spec(1, 2)), quick, Some(wide)));
+}
+
+#[test]
+fn a_deleted_cluster_leaves_nothing_behind() {
+    let wide = (Grain::Coarse, Budget { crashes: 1, lags: 1, late: 1, losses: 1, deletions: 1, ..NONE });
+    let quick = Budget { crashes: 1, late: 1, deletions: 1, ..NONE };
+    explore("create 1+1 and delete it at any time: a crash, a late call", life(vec![spec(1, 1)], nothing(), quick, Some(wide)));
+}
+
+#[test]
+fn a_deleted_cluster_leaves_nothing_behind_whatever_lags() {
+    let wide = (Grain::Fine, Budget { lags: 2, late: 1, deletions: 1, ..NONE });
+    let quick = Budget { lags: 1, deletions: 1, ..NONE };
+    explore("create 1+1 and delete it at any time: an old view", life(vec![spec(1, 1)], nothing(), quick, Some(wide)));
+}
+
+#[test]
+fn an_orphaned_cluster_keeps_its_machines() {
+    let orphan = ClusterSpec { deletion_policy: DeletionPolicy::Orphan, ..spec(1, 1) };
+    let wide = (Grain::Coarse, Budget { crashes: 2, late: 1, deletions: 1, ..NONE });
+    let quick = Budget { crashes: 1, late: 1, deletions: 1, ..NONE };
+    explore("create 1+1 and orphan it at any time: a crash, a late call", life(vec![orphan], nothing(), quick, Some(wide)));
+}
+
+#[test]
+fn a_founding_that_loses_a_machine_begins_anew() {
+    let wide = (Grain::Coarse, Budget { crashes: 1, losses: 1, replaced: 1, ..NONE });
+    explore("create 3+0: a lost machine", life(vec![spec(3, 0)], nothing(), Budget { losses: 1, ..NONE }, Some(wide)));
+}
+
+#[test]
+fn a_founding_survives_deleted_records_and_old_views() {
+    let wide = (Grain::Coarse, Budget { crashes: 1, lags: 1, replaced: 1, ..NONE });
+    explore("create 3+0: a deleted record", life(vec![spec(3, 0)], nothing(), Budget { replaced: 1, ..NONE }, Some(wide)));
+    let quick = Budget { lags: 1, losses: 1, replaced: 1, ..NONE };
+    explore("create 1+0: a lost machine, a deleted record, an old view", life(vec![spec(1, 0)], nothing(), quick, None));
+}
+
+#[test]
+fn a_control_plane_of_a_living_cluster_is_neither_scaled_nor_replaced_yet() {
+    let specs = || vec![spec(3, 0), spec(1, 0), spec(3, 0)];
+    let wide = (Grain::Coarse, Budget { crashes: 1, lags: 1, losses: 1, replaced: 1, ..NONE });
+    explore("3+0 to 1+0 and back: a lost machine", life(specs(), complete(&spec(3, 0)), Budget { losses: 1, ..NONE }, Some(wide)));
+    explore(
+        "3+0 to 1+0 and back: a deleted record, an old view",
+        life(specs(), complete(&spec(3, 0)), Budget { lags: 1, replaced: 1, ..NONE }, None),
+    );
+}
