@@ -20,18 +20,27 @@ pub(crate) fn mounts_below(directory: &Path) -> Vec<String> {
     mounts.lines().filter_map(|l| l.split(' ').nth(1)).filter(|p| p.starts_with(&below)).map(ToOwned::to_owned).collect()
 }
 
-/// Processes whose command line names a directory: the daemon, its parent, a `runc`. (pid, command line)
-pub(crate) fn processes_naming(directory: &Path) -> Vec<(i32, Vec<String>)> {
-    let wanted = directory.to_string_lossy();
+/// Set for the daemon by its parent, and so for every program that it runs: what a killed daemon left behind is known by it.
+pub(crate) const STATE_VARIABLE: &str = "SLIPWAY_LOCAL_STATE";
+
+/// Processes of a state directory, save this one: the daemon and its parent, and programs that they run or ran. (pid, command line)
+pub(crate) fn processes_of(state: &Path) -> Vec<(i32, Vec<String>)> {
+    let own = std::process::id().to_string();
+    let wanted = state.to_string_lossy();
+    let variable = format!("{STATE_VARIABLE}={wanted}");
+    let words = |file: String| -> Vec<String> {
+        let text = std::fs::read(file).unwrap_or_default();
+        text.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).filter(|w| !w.is_empty()).collect()
+    };
     let mut found = Vec::new();
-    for name in names(Path::new("/proc"), "") {
+    for name in names(Path::new("/proc"), "").into_iter().filter(|n| *n != own) {
         let Ok(pid) = name.parse::<i32>() else { continue };
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words: Vec<String> = command.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
-        let program = words.first().map(|w| w.rsplit('/').next().unwrap_or_default().to_owned()).unwrap_or_default();
-        let names_it = words.iter().any(|w| *w == wanted || w.starts_with(&format!("{wanted}/")));
-        if names_it && matches!(program.as_str(), "slipway-local" | "runc") {
-            found.push((pid, words));
+        let command = words(format!("/proc/{pid}/cmdline"));
+        let program = command.first().and_then(|w| w.rsplit('/').next()).unwrap_or_default();
+        let named = || command.iter().any(|w| *w == wanted || w.starts_with(&format!("{wanted}/")));
+        let ours = matches!(program, "slipway-local" | "runc") && named();
+        if ours || (!command.is_empty() && words(format!("/proc/{pid}/environ")).contains(&variable)) {
+            found.push((pid, command));
         }
     }
     found
@@ -43,7 +52,7 @@ pub fn leftovers(name: &str, state: &Path) -> Vec<String> {
     let state = std::path::absolute(state).unwrap_or_else(|_| state.to_owned());
     let prefix = format!("{name}-");
     let mut found = Vec::new();
-    let running = processes_naming(&state).into_iter().filter(|(_, words)| !words.iter().any(|w| w == "remove"));
+    let running = processes_of(&state).into_iter().filter(|(_, words)| !words.iter().any(|w| w == "remove"));
     found.extend(running.map(|(pid, words)| format!("process {pid}: {}", words.join(" ").trim())));
     let cgroup = format!("/{name}");
     found.extend(cgroups::processes(&cgroup).into_iter().map(|pid| format!("process {pid} in the cgroup {cgroup}")));

@@ -126,7 +126,10 @@ pub async fn ensure_router(layout: &Layout, network: u32) -> Result<(), HostErro
     let mac = Layout::mac(layout.uplink(network));
     host::ip(
         Some(&core),
-        &[format!("link add r{network} type veth peer name core address {mac} netns {router}"), format!("link set r{network} master br0 up")],
+        &[
+            format!("link add r{network} type veth peer name core address {mac} netns {router}"),
+            format!("link set r{network} master br0 up"),
+        ],
     )
     .await?;
     host::ip(

@@ -5,7 +5,7 @@
 use crate::daemon::serve::{lock, sysctl_path};
 use crate::host::{self, HostError};
 use crate::layout::Layout;
-use crate::leftovers::{clouds, leftovers, machines, mounts_below, names, processes_naming};
+use crate::leftovers::{clouds, leftovers, machines, mounts_below, names, processes_of};
 use crate::machine::{self, cgroups};
 use crate::network::{self, NAMESPACES};
 use crate::records::{self, Counters};
@@ -38,9 +38,6 @@ pub async fn remove(state: &Path, name: Option<&str>) -> Result<Vec<String>, Hos
         return Err(HostError::Refused(format!("{} is locked: a slipway-local that could not be stopped is using it", state.display())));
     }
     if let Some(layout) = &settings {
-        for stray in machine::stray_runc(layout) {
-            end(stray, Signal::SIGKILL).await?;
-        }
         remove_machines(layout, &mut said).await?;
         remove_network(layout, &mut said).await?;
         put_limits_back(layout, &mut said)?;
@@ -71,10 +68,8 @@ pub async fn remove(state: &Path, name: Option<&str>) -> Result<Vec<String>, Hos
 /// The parent first: it would start the daemon again.
 async fn stop_daemon(state: &Path, said: &mut Vec<String>) -> Result<(), HostError> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);
-    let is = |verb: &'static str| {
-        let found = processes_naming(state);
-        found.into_iter().filter(move |(pid, words)| *pid != own && words.iter().any(|w| w == verb)).map(|(pid, _)| pid)
-    };
+    let running =
+        |verb: &'static str| processes_of(state).into_iter().filter(move |(_, words)| words.iter().any(|w| w == verb)).map(|(pid, _)| pid);
     let pid_file = |name: &str| std::fs::read_to_string(state.join(name)).ok().and_then(|t| t.trim().parse::<i32>().ok());
     // A relative --state is in no command line as we look for it; the pid file knows it then.
     let ours = |pid: &i32| {
@@ -82,11 +77,16 @@ async fn stop_daemon(state: &Path, said: &mut Vec<String>) -> Result<(), HostErr
         *pid != own && command.trim() == "slipway-local"
     };
     for (verb, file) in [("run", "parent.pid"), ("serve", "daemon.pid")] {
-        let all: std::collections::BTreeSet<i32> = is(verb).chain(pid_file(file).filter(ours)).collect();
+        let all: std::collections::BTreeSet<i32> = running(verb).chain(pid_file(file).filter(ours)).collect();
         for pid in all {
             end(pid, Signal::SIGKILL).await?;
             said.push(format!("process {pid} (slipway-local {verb})"));
         }
+    }
+    // Programs that the daemon was running would finish what it had begun.
+    for (pid, words) in processes_of(state).into_iter().filter(|(_, words)| words.iter().all(|w| w != "remove")) {
+        end(pid, Signal::SIGKILL).await?;
+        said.push(format!("process {pid} ({})", words.join(" ")));
     }
     Ok(())
 }

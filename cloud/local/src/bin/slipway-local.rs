@@ -66,6 +66,10 @@ fn failed(code: u8, why: impl std::fmt::Display) -> ExitCode {
 }
 
 fn foreground(settings: Settings) -> ExitCode {
+    // The parent waits for its signals with these blocked, and a blocked signal stays so in children: SIGTERM would never arrive here.
+    if let Err(e) = nix::sys::signal::SigSet::all().thread_unblock() {
+        return failed(5, e);
+    }
     let address = match settings.address.as_str() {
         "auto" => None,
         text => match text.parse::<SocketAddr>() {

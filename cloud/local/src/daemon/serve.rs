@@ -3,6 +3,7 @@
 use super::{Daemon, World, faults, server};
 use crate::host::{self, HostError};
 use crate::layout::Layout;
+use crate::leftovers;
 use crate::machine;
 use crate::network;
 use crate::records::{self, Store};
@@ -54,9 +55,13 @@ pub async fn serve(options: Options) -> Result<bool, HostError> {
     host::write(&pid, std::process::id().to_string().as_bytes(), 0o644)?;
     let layout = settle(wanted)?;
     let store = Store::open(&layout)?;
-    for stray in machine::stray_runc(&layout) {
-        tracing::warn!(pid = stray, "killing a runc that a killed daemon left");
-        kill_and_wait(stray).await;
+    for (stray, words) in leftovers::processes_of(&layout.state) {
+        // Not the parent, and not a removal: that one ends us in a moment.
+        let alive = words.first().is_some_and(|w| w.ends_with("slipway-local"));
+        if !alive {
+            tracing::warn!(pid = stray, "killing what a killed daemon left: {}", words.join(" "));
+            kill_and_wait(stray).await;
+        }
     }
     raise_limits(&store).await?;
     let pki = crate::tls::Authority::open(&layout.state.join("pki"))?;
@@ -182,6 +187,18 @@ async fn terminated() {
     }
 }
 
+/// Waits for a child that was told to end; kills it when it does not.
+fn end(child: &mut std::process::Child) {
+    for _ in 0..500 {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
 /// The respawning parent: starts `command` again whenever it ends, later each time when it does so at once. Ends on SIGTERM and SIGINT,
 /// taking the child along; passes on the child's exit code when that says that a restart is useless. Holds nothing, so that it never dies
 /// of anything but a signal.
@@ -190,6 +207,7 @@ pub fn supervise(state: &Path, mut command: std::process::Command) -> Result<u8,
     let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD].into_iter().collect();
     let sick = |e: nix::errno::Errno| HostError::Waited(format!("signals: {e}"));
     signals.thread_block().map_err(sick)?;
+    command.env(leftovers::STATE_VARIABLE, state);
     host::write(&state.join("parent.pid"), std::process::id().to_string().as_bytes(), 0o644)?;
     let mut pause = Duration::from_millis(50);
     loop {
@@ -205,7 +223,7 @@ pub fn supervise(state: &Path, mut command: std::process::Command) -> Result<u8,
                 }
                 _ => {
                     let _ = kill(child_pid, Signal::SIGTERM);
-                    let _ = child.wait();
+                    end(&mut child);
                     let _ = std::fs::remove_file(state.join("parent.pid"));
                     return Ok(0);
                 }

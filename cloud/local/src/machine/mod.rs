@@ -165,19 +165,3 @@ pub fn discard_disk(layout: &Layout, id: &str) -> Result<(), HostError> {
 pub fn empty_trash(layout: &Layout) -> Result<(), HostError> {
     host::remove_tree(&layout.trash())
 }
-
-/// Kills what a killed daemon left running of ours: `runc run` of this state, which would go on beside our own.
-pub fn stray_runc(layout: &Layout) -> Vec<i32> {
-    let root = layout.runc().to_string_lossy().into_owned();
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<i32>().ok()) else { continue };
-        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let mut words = command.split(|b| *b == 0).map(String::from_utf8_lossy);
-        let is_runc = words.next().is_some_and(|w| w == "runc" || w.ends_with("/runc"));
-        if is_runc && words.any(|w| w == root) {
-            found.push(pid);
-        }
-    }
-    found
-}

@@ -157,6 +157,6 @@ mod tests {
             boot: 2,
             never_boot: false,
         };
-        insta::assert_json_snapshot!(render(&spec, &["CAP_CHOWN".into()], |path| path != "/dev/kmsg"));
+        insta::assert_yaml_snapshot!(render(&spec, &["CAP_CHOWN".into()], |path| path != "/dev/kmsg"));
     }
 }
