@@ -210,6 +210,9 @@ impl Applier {
         if there.as_deref() != Some(unit.content.as_bytes()) {
             root::replace(&path, unit.content.as_bytes(), Access::PUBLIC).map_err(|e| format!("{}: {e}", path.display()))?;
         }
+        // Units that are ready at the same time write their files before the first is asked for: systemd reads all its directories anew
+        // whenever one of them has changed.
+        tokio::task::yield_now().await;
         let stale = match there {
             // A unit that systemd has not read yet needs no reload: it is read when it is first asked for.
             None => self.board.unit(&unit.name).is_some_and(|status| status.active_state != "inactive"),

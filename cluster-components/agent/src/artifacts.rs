@@ -6,12 +6,14 @@
 //! other file://, https:// ───────────── copy and hash ──► /var/lib/slipway/artifacts/<sha256>/<name> ──► link
 //! ```
 //! A file that was hashed is known by device, inode, size and times of change: it is hashed again only when one of these differs. The change
-//! time cannot be set, so whoever alters a file shows.
+//! time cannot be set, so whoever alters a file shows. A store that the machine cannot write to may vouch for its files in the same way: see
+//! [`vouched`]. Five machines of one host would else hash the same half gigabyte each, at the very moment when the processors are needed.
 
 use crate::http::{self, Target, Trust};
 use crate::root::{self, Root};
 use aws_lc_rs::digest;
 use http_body_util::BodyExt;
+use serde::Deserialize;
 use slipway_model::ArtifactRef;
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -61,7 +63,7 @@ impl Artifacts {
         let copy = self.root.artifacts().join(&wanted.sha256).join(&wanted.name);
         let mut errors = Vec::new();
         if copy.exists() {
-            match self.verify(&copy, wanted).await {
+            match self.verify(&copy, false, wanted).await {
                 Ok(()) => return self.link(wanted, &copy).map_err(|e| e.to_string()),
                 Err(why) => {
                     tracing::warn!(artifact = wanted.name, %why, "a copy is not what it was; it is fetched anew");
@@ -89,7 +91,7 @@ impl Artifacts {
             .f_flag
             .contains(rustix::fs::StatVfsMountFlags::RDONLY);
         if read_only {
-            self.verify(path, wanted).await?;
+            self.verify(path, true, wanted).await?;
             return Ok(path.to_owned());
         }
         let (from, to, wanted) = (path.to_owned(), copy.to_owned(), wanted.clone());
@@ -115,10 +117,11 @@ impl Artifacts {
     }
 
     /// Whether the file is what the plan names, by digest.
-    async fn verify(&self, path: &Path, wanted: &ArtifactRef) -> Result<(), String> {
+    async fn verify(&self, path: &Path, read_only: bool, wanted: &ArtifactRef) -> Result<(), String> {
         let shown = path.display().to_string();
         let stamp = Stamp::of(&fs::metadata(path).map_err(|e| format!("{shown}: {e}"))?);
         let known = self.known.lock().ok().and_then(|known| known.get(path).filter(|(at, _)| *at == stamp).map(|(_, sha)| sha.clone()));
+        let known = known.or_else(|| (read_only && vouched(path, &stamp, wanted)).then(|| wanted.sha256.clone()));
         let found = match known {
             Some(sha256) => sha256,
             None => {
@@ -160,6 +163,31 @@ impl Artifacts {
         }
         Ok(())
     }
+}
+
+/// What the host's store noted when it hashed a file: the same that [`Stamp`] holds, without the device, which differs between mounts.
+#[derive(Deserialize)]
+struct StoreStamp {
+    sha256: String,
+    size: u64,
+    inode: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+/// Whether the store of `<store>/sha256/<hex>/<name>` has hashed this very file since it last changed, and found the wanted digest. Believed
+/// only of a store on a read-only mount: whoever can write there rules the machine's disks anyway.
+fn vouched(path: &Path, now: &Stamp, wanted: &ArtifactRef) -> bool {
+    let Some(store) = path.ancestors().nth(3) else { return false };
+    let below = |directory: PathBuf| fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.path());
+    // <store>/index/<component>/<version>/<name>.stamp
+    below(store.join("index")).flat_map(below).any(|version| {
+        let note = fs::read(version.join(format!("{}.stamp", wanted.name))).ok();
+        note.and_then(|note| serde_json::from_slice::<StoreStamp>(&note).ok()).is_some_and(|note| {
+            let Stamp(_, inode, size, modified, changed) = now;
+            note.sha256 == wanted.sha256 && (note.inode, note.size, note.modified, note.changed) == (*inode, *size, *modified, *changed)
+        })
+    })
 }
 
 fn altered(what: &str, found: &str, size: u64, wanted: &ArtifactRef) -> String {
@@ -286,6 +314,29 @@ mod tests {
         assert!(!root.program("tool").exists());
         fs::write(dir.path().join("tool"), b"content").unwrap();
         artifacts.ensure(&artifact).await.unwrap();
+    }
+
+    #[test]
+    fn a_store_vouches_for_a_file_until_the_file_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let artifact = wanted(b"content", &[]);
+        let path = dir.path().join("sha256").join(&artifact.sha256).join("tool");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, b"content").unwrap();
+        let now = || Stamp::of(&fs::metadata(&path).unwrap());
+        assert!(!vouched(&path, &now(), &artifact), "nobody has hashed it");
+        let Stamp(_, inode, size, modified, changed) = now();
+        let note = serde_json::json!({"sha256": artifact.sha256, "size": size, "inode": inode, "modified": modified, "changed": changed});
+        let index = dir.path().join("index/tools/v1");
+        fs::create_dir_all(&index).unwrap();
+        fs::write(index.join("tool.stamp"), note.to_string()).unwrap();
+        assert!(vouched(&path, &now(), &artifact));
+        assert!(!vouched(&path, &now(), &wanted(b"other", &[])), "another digest is wanted");
+        // As many bytes, and the old time of modification put back: the time of change shows it.
+        fs::write(&path, b"CONTENT").unwrap();
+        let time = std::time::UNIX_EPOCH + Duration::new(modified.0.try_into().unwrap(), modified.1.try_into().unwrap());
+        File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+        assert!(!vouched(&path, &now(), &artifact));
     }
 
     #[tokio::test]

@@ -29,12 +29,15 @@ impl Ledger {
     /// From the disk.
     pub fn load(root: &Root) -> io::Result<Self> {
         let Some(bytes) = root::read(&root.state("ledger.json"))? else { return Ok(Self::default()) };
-        Ok(serde_json::from_slice(&bytes)?)
+        Ok(serde_json::from_slice(&bytes).unwrap_or_else(|e| {
+            tracing::warn!(%e, "ledger.json is damaged: what earlier plans have left is not removed");
+            Self::default()
+        }))
     }
 
-    /// To the disk, durably.
+    /// To the disk. Not waited for: after a crash of the machine the accepted plan, which is durable, is applied and recorded first of all.
     pub fn save(&self, root: &Root) -> io::Result<()> {
-        root::replace_durably(&root.state("ledger.json"), &serde_json::to_vec(self)?, Access::SECRET)
+        root::replace(&root.state("ledger.json"), &serde_json::to_vec(self)?, Access::SECRET)
     }
 
     /// What a plan is going to write. Directories that are there already are not the agent's to remove.
