@@ -22,6 +22,19 @@ fn ordered(machine: &MachineView) -> Vec<(&str, Timestamp)> {
     stages
 }
 
+/// All stages in the order of their earliest appearance, so that a table reads downwards in time.
+fn stages<'a>(machines: &[&'a MachineView]) -> Vec<&'a str> {
+    let mut stages: Vec<(&str, Timestamp)> = Vec::new();
+    for (name, at) in machines.iter().flat_map(|m| ordered(m)) {
+        match stages.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, first)) => *first = (*first).min(at),
+            None => stages.push((name, at)),
+        }
+    }
+    stages.sort_by_key(|(_, at)| *at);
+    stages.into_iter().map(|(name, _)| name).collect()
+}
+
 /// `12.345` as `12.3`.
 fn tenths(ms: i64) -> String {
     let sign = if ms < 0 { "-" } else { "" };
@@ -32,23 +45,15 @@ fn tenths(ms: i64) -> String {
 pub fn table(cluster: &ClusterView) -> String {
     let Some(origin) = origin(cluster) else { return "no machine has reached any stage yet\n".to_owned() };
     let machines: Vec<&MachineView> = cluster.machines().collect();
-    // Stages in the order of their earliest appearance, so that the table reads downwards in time.
-    let mut stages: Vec<(&str, Timestamp)> = Vec::new();
-    for (name, at) in machines.iter().flat_map(|m| ordered(m)) {
-        match stages.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, first)) => *first = (*first).min(at),
-            None => stages.push((name, at)),
-        }
-    }
-    stages.sort_by_key(|(_, at)| *at);
+    let stages = stages(&machines);
     let mut out = String::new();
-    let first = stages.iter().map(|(n, _)| n.len()).max().unwrap_or(0).max("seconds".len());
+    let first = stages.iter().map(|n| n.len()).max().unwrap_or(0).max("seconds".len());
     let _ = write!(out, "{:<first$}", "seconds");
     for machine in &machines {
         let _ = write!(out, "  {:>8}", machine.name);
     }
     out.push('\n');
-    for (stage, _) in &stages {
+    for stage in &stages {
         let _ = write!(out, "{stage:<first$}");
         for machine in &machines {
             let width = machine.name.len().max(8);
@@ -66,8 +71,21 @@ pub fn table(cluster: &ClusterView) -> String {
 const LEFT: i64 = 170;
 const WIDTH: i64 = 820;
 const ROW: i64 = 34;
-/// Dark enough for white text, told apart by people who see few colours: they differ in lightness.
-const COLOURS: [&str; 8] = ["#9db4c8", "#5f87a8", "#2f5d83", "#c2a15a", "#9a7428", "#7fae8a", "#3f7d50", "#1d5230"];
+/// One per stage, neighbours told apart by lightness too, for people who see few colours. The text on each is the second.
+const COLOURS: [(&str, &str); 12] = [
+    ("#d5dde5", "#000000"),
+    ("#9db4c8", "#000000"),
+    ("#5f87a8", "#ffffff"),
+    ("#2f5d83", "#ffffff"),
+    ("#ead9b0", "#000000"),
+    ("#c2a15a", "#000000"),
+    ("#9a7428", "#ffffff"),
+    ("#6b4e14", "#ffffff"),
+    ("#c9e2cf", "#000000"),
+    ("#7fae8a", "#000000"),
+    ("#3f7d50", "#ffffff"),
+    ("#1d5230", "#ffffff"),
+];
 
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
@@ -79,7 +97,12 @@ pub fn svg(cluster: &ClusterView) -> String {
     let origin = origin(cluster).unwrap_or(Timestamp::UNIX_EPOCH);
     let end = machines.iter().flat_map(|m| m.stages.iter().map(|s| offset(origin, s.at))).max().unwrap_or(0).max(1000);
     let rows = i64::try_from(machines.len()).unwrap_or(0);
-    let (height, full) = (60 + rows * ROW + 40, LEFT + WIDTH + 40);
+    let stages = stages(&machines);
+    let colour = |stage: &str| {
+        let index = stages.iter().position(|s| *s == stage).unwrap_or(0);
+        COLOURS.get(index % COLOURS.len()).copied().unwrap_or(("#2f5d83", "#ffffff"))
+    };
+    let (height, full) = (60 + rows * ROW + 70, LEFT + WIDTH + 40);
     let x = |ms: i64| LEFT + ms.clamp(0, end) * WIDTH / end;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {full} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -103,10 +126,10 @@ pub fn svg(cluster: &ClusterView) -> String {
         let y = 50 + i64::try_from(row).unwrap_or(0) * ROW;
         let _ = writeln!(out, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", LEFT - 8, y + 17, escaped(&machine.name));
         let mut from = 0;
-        for (i, (stage, at)) in ordered(machine).into_iter().enumerate() {
+        for (stage, at) in ordered(machine) {
             let to = offset(origin, at);
             let (left, width) = (x(from), (x(to) - x(from)).max(1));
-            let colour = COLOURS.get(i % COLOURS.len()).copied().unwrap_or("#2f5d83");
+            let (colour, ink) = colour(stage);
             let name = escaped(stage);
             let _ = write!(
                 out,
@@ -114,12 +137,24 @@ pub fn svg(cluster: &ClusterView) -> String {
                 tenths(to)
             );
             if width > 7 * i64::try_from(stage.len()).unwrap_or(0) {
-                let fill = if i % COLOURS.len() == 0 { "#000000" } else { "#ffffff" };
-                let _ = write!(out, "<text x=\"{}\" y=\"{}\" fill=\"{fill}\" font-size=\"11\">{name}</text>", left + 4, y + 16);
+                let _ = write!(out, "<text x=\"{}\" y=\"{}\" fill=\"{ink}\" font-size=\"11\">{name}</text>", left + 4, y + 16);
             }
             out.push_str("</g>\n");
             from = to;
         }
+    }
+    // What the pieces are, for those too narrow for a word.
+    let (y, mut left) = (50 + rows * ROW + 34, LEFT);
+    for stage in &stages {
+        let (colour, _) = colour(stage);
+        let name = escaped(stage);
+        let _ = writeln!(
+            out,
+            "<rect x=\"{left}\" y=\"{y}\" width=\"10\" height=\"10\" fill=\"{colour}\"/><text x=\"{}\" y=\"{}\" font-size=\"11\">{name}</text>",
+            left + 14,
+            y + 9
+        );
+        left += 24 + 7 * i64::try_from(stage.len()).unwrap_or(0);
     }
     out.push_str("</svg>\n");
     out
