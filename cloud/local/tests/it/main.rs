@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Serves HTTPS on 6443; /readyz says `ok`, /name who it is.
 const SERVER: &str = "mkdir -p /srv/www && cd /srv/www && echo ok > readyz && hostname > name
-openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key -out cert -subj /CN=test -days 1 2>/dev/null
+printf '[req]\\ndistinguished_name=dn\\n[dn]\\n' > conf
+openssl req -config conf -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout key -out cert -subj /CN=test -days 1 2>/dev/null
 cat > /etc/systemd/system/www.service <<UNIT
 [Service]
 WorkingDirectory=/srv/www
