@@ -17,7 +17,7 @@ use kube::ResourceExt;
 use kube::api::PartialObjectMeta;
 use slipway_agent_api::AGENT_PORT;
 use slipway_model::{ClusterSpec, MachineName, PlanDigest};
-use slipway_plan::{ClusterFacts, Fact, InstanceState, MachineRecord, MachineSecrets, Observed, SecretFacts};
+use slipway_plan::{ClusterFacts, Fact, InstanceRef, InstanceState, MachineRecord, MachineSecrets, Observed, SecretFacts};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -41,8 +41,8 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
         cluster: memory.cluster.clone(),
         key: seen.key.clone(),
         endpoint: facts.endpoint.clone(),
-        founders: founders(&facts, &machines),
-        machines: machines.iter().map(|m| (m.name.clone(), scene_machine(m, &spec, &seen.key.uid))).collect(),
+        founders: founders(&facts, &machines, &seen),
+        machines: machines.iter().map(|m| (m.name.clone(), scene_machine(m, &spec, &seen))).collect(),
         spec: Arc::new(spec),
         keys: keys.known().cloned().flatten(),
         connections: BTreeMap::new(),
@@ -114,20 +114,29 @@ fn version(secret: &PartialObjectMeta<Secret>) -> String {
 }
 
 /// All founders' addresses, or none.
-fn founders(facts: &ClusterFacts, machines: &[MachineRecord]) -> BTreeMap<MachineName, Ipv4Addr> {
-    let address = |name: &MachineName| machines.iter().find(|m| m.name == *name)?.instance.as_ref().map(|i| i.address);
+fn founders(facts: &ClusterFacts, machines: &[MachineRecord], seen: &Seen) -> BTreeMap<MachineName, Ipv4Addr> {
+    let address = |name: &MachineName| instance(machines.iter().find(|m| m.name == *name)?, seen).map(|i| i.address);
     let all: Option<BTreeMap<_, _>> = facts.founders.iter().map(|name| Some((name.clone(), address(name)?))).collect();
     all.unwrap_or_default()
 }
 
-fn scene_machine(record: &MachineRecord, spec: &ClusterSpec, uid: &str) -> SceneMachine {
-    let instance = record.instance.as_ref();
+/// A machine's instance: as recorded, or, while that is being written down, as the cloud shows it. It is the same one: one is made per UID.
+fn instance(record: &MachineRecord, seen: &Seen) -> Option<InstanceRef> {
+    let shown = || {
+        let instance = seen.inventory.known()?.instances.iter().find(|i| i.machine_uid == record.uid)?;
+        Some(InstanceRef { id: instance.id.clone(), address: instance.address })
+    };
+    record.instance.clone().or_else(shown)
+}
+
+fn scene_machine(record: &MachineRecord, spec: &ClusterSpec, seen: &Seen) -> SceneMachine {
+    let instance = instance(record, seen);
     SceneMachine {
         uid: record.uid.clone(),
         pool: record.pool.clone(),
         version: record.version,
-        instance: instance.map(|i| (i.id.clone(), i.address)),
-        provider_id: instance.map(|i| render::provider_id(&spec.provider, uid, &i.id)).unwrap_or_default(),
+        provider_id: instance.as_ref().map(|i| render::provider_id(&spec.provider, &seen.key.uid, &i.id)).unwrap_or_default(),
+        instance: instance.map(|i| (i.id, i.address)),
     }
 }
 

@@ -211,28 +211,43 @@ impl Shared {
     fn spoke(&self, state: v1::MachineState) {
         let mut hearing = lock(&self.hearing);
         let before = match &*hearing {
-            Hearing::Speaking { state, .. } => Some(facts_of(state)),
+            Hearing::Speaking { state, .. } => Some((facts_of(state), words_of(state))),
             Hearing::Silent { .. } | Hearing::Greeted { .. } => None,
         };
-        let news = before.is_none_or(|before| before != facts_of(&state));
+        let (facts, words) = (facts_of(&state), words_of(&state));
         *hearing = Hearing::Speaking { state: Box::new(state), as_of: clock::now() };
         drop(hearing);
-        if news { self.bell.fact() } else { self.bell.word() }
+        match before {
+            Some((known, _)) if known != facts => self.bell.fact(),
+            None => self.bell.fact(),
+            Some((_, known)) if known != words => self.bell.word(),
+            // A disk's free bytes, a sign of life: of a settled cluster nobody has to look because of it.
+            Some(_) => {}
+        }
     }
 }
 
-/// A state without what only people read: such a change may wait for company.
+/// A state without what changes no plan.
 fn facts_of(state: &v1::MachineState) -> v1::MachineState {
-    let mut facts = state.clone();
+    let mut facts = words_of(state);
     facts.applying.clear();
-    facts.disk_free_bytes = 0;
     for probe in &mut facts.probes {
         probe.message.clear();
+    }
+    facts
+}
+
+/// A state as far as a report tells it.
+fn words_of(state: &v1::MachineState) -> v1::MachineState {
+    let mut words = state.clone();
+    (words.disk_free_bytes, words.disk_total_bytes, words.epoch) = (0, 0, 0);
+    for probe in &mut words.probes {
         probe.since_ms = 0;
     }
-    for unit in &mut facts.units {
+    for unit in &mut words.units {
+        // `auto-restart` is told by the number of restarts.
         unit.sub_state.clear();
         unit.since_ms = 0;
     }
-    facts
+    words
 }

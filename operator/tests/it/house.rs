@@ -84,6 +84,10 @@ impl Operator {
 
 impl House {
     pub fn new(control_planes: usize) -> Self {
+        // RUST_LOG=debug shows every pass and effect of a test.
+        if std::env::var_os("RUST_LOG").is_some() {
+            let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init();
+        }
         let cloud = FakeCloud::default();
         Self { api: FakeApi::new(), agents: FakeAgents::new(cloud.clone(), control_planes), cloud }
     }

@@ -2,6 +2,7 @@
 
 use crate::house::House;
 use serde_json::json;
+use slipway_cloud_api::InstanceState;
 use slipway_operator::effects::Effects;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +33,7 @@ async fn a_cluster_becomes_ready_then_nothing_is_written_and_deletion_leaves_not
     // Settled: whatever is said, nothing is written.
     house.until("settled", || house.condition("Progressing") == "False").await;
     tokio::time::sleep(Duration::from_millis(1200)).await;
-    let (writes, calls) = (house.api.writes(), house.cloud.calls());
+    let (requests, writes, calls) = (house.api.requests(), house.api.writes(), house.cloud.calls());
     let before = (house.api.all("slipway.dev/clusters"), house.machines());
     for _ in 0..5 {
         house.agents.chatter();
@@ -42,6 +43,7 @@ async fn a_cluster_becomes_ready_then_nothing_is_written_and_deletion_leaves_not
     assert_eq!((house.api.all("slipway.dev/clusters"), house.machines()), before);
     assert_eq!(house.api.writes(), writes, "{:?}", house.api.requests());
     assert_eq!(house.cloud.calls(), calls);
+    assert_eq!(house.api.requests(), requests, "nor is anything read for mere signs of life");
 
     house.api.delete("slipway.dev/clusters", "default", "demo");
     house.until("nothing", || house.api.get("slipway.dev/clusters", "demo").is_none()).await;
@@ -100,4 +102,18 @@ async fn an_operator_that_dies_again_and_again_still_ends_with_the_same_cluster(
         operator.end();
     }
     assert_eq!((house.machines().len(), house.cloud.all_instances().len()), (2, 2), "after {lives} lives");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_control_plane_without_power_is_started_again() {
+    let (house, stop) = (House::new(1), CancellationToken::new());
+    let operator = house.operator(1, &stop, quiet());
+    house.apply(1, None);
+    house.until("Ready", || house.condition("Ready") == "True").await;
+    let uid = house.api.get("slipway.dev/clusters", "demo").unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+    house.cloud.set_state(&uid, "demo-cp-0", InstanceState::Stopped);
+    house.until("power", || house.cloud.inventory_of(&uid).instances[0].state == InstanceState::Running).await;
+    assert_eq!(house.cloud.calls()["create instance"], 1);
+    stop.cancel();
+    operator.end();
 }

@@ -6,4 +6,5 @@ mod fake_agents;
 mod fake_api;
 mod fake_cloud;
 mod house;
+mod leader;
 mod life;
