@@ -13,6 +13,7 @@ mod check;
 mod commands;
 mod connect;
 mod docs;
+mod duration;
 mod file;
 mod kubeconfig;
 mod observe;

@@ -115,9 +115,9 @@ pub fn svg(cluster: &ClusterView) -> String {
     for tick in (0..=end / step).map(|i| i * step) {
         let at = x(tick);
         let bottom = 50 + rows * ROW;
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<path d=\"M{at} 44V{bottom}\" stroke=\"#dddddd\"/><text x=\"{at}\" y=\"{}\" text-anchor=\"middle\" fill=\"#555555\">{}</text>\n",
+            "<path d=\"M{at} 44V{bottom}\" stroke=\"#dddddd\"/><text x=\"{at}\" y=\"{}\" text-anchor=\"middle\" fill=\"#555555\">{}</text>",
             bottom + 16,
             tenths(tick)
         );
