@@ -34,7 +34,7 @@ fn observed(spec: &ClusterSpec, present: &Present, now: Timestamp) -> Result<Obs
     let Some(cluster) = &present.cluster else {
         return Ok(Observed::nothing("to-be", now));
     };
-    let mut world = Observed::nothing(&cluster.uid().unwrap_or_default(), now);
+    let mut world = Observed::nothing(cluster.uid().unwrap_or_default(), now);
     world.cluster = records::cluster(cluster);
     world.pools = Fact::Known(present.pools.iter().map(records::pool).collect::<Result<_, _>>()?);
     let machines: Vec<(MachineRecord, &Machine)> =

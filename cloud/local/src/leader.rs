@@ -64,7 +64,7 @@ impl Elector {
                 Ok(Ok(Some(held))) => return Leadership { elector: self.clone(), held, renewed: started },
                 Ok(Ok(None)) => sleep(self.timing.retry).await,
                 Ok(Err(e)) => {
-                    let said = e.to_string();
+                    let said = in_short(&e);
                     if said != told {
                         tracing::info!(lease = self.name, "not yet: {said}");
                         told = said;
@@ -82,7 +82,7 @@ impl Elector {
             let new = Lease { metadata, spec: Some(self.spec(None)) };
             return refused(self.leases.create(&PostParams::default(), &new).await);
         };
-        if !seen.as_ref().is_some_and(|(before, _)| before.metadata.resource_version == found.metadata.resource_version) {
+        if seen.as_ref().is_none_or(|(before, _)| before.metadata.resource_version != found.metadata.resource_version) {
             *seen = Some((found.clone(), Instant::now()));
         }
         let waited = seen.as_ref().map(|(_, since)| since.elapsed()).unwrap_or_default();
@@ -105,6 +105,14 @@ impl Elector {
             lease_transitions: Some(before.and_then(|s| s.lease_transitions).unwrap_or(-1).saturating_add(1)),
             ..LeaseSpec::default()
         }
+    }
+}
+
+/// An error in one sentence: kube's own words contain the whole answer, twice.
+pub(crate) fn in_short(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => other.to_string(),
     }
 }
 
@@ -149,9 +157,9 @@ impl Leadership {
                         self.held = found
                     }
                     Ok(_) => return format!("somebody else has the lease {name}"),
-                    Err(e) => why = e.to_string(),
+                    Err(e) => why = in_short(&e),
                 },
-                Ok(Err(e)) => why = e.to_string(),
+                Ok(Err(e)) => why = in_short(&e),
                 Err(_) => why = "no answer".to_owned(),
             }
         }
