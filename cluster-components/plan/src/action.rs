@@ -170,6 +170,7 @@ pub enum Action {
         wanted: PlanDigest,
     },
     /// Writes "etcd had a quorum" into the Cluster record, for good. Safe to repeat. Precondition: the same founders.
+    /// Check at the target: each founder's Machine exists and is not being deleted (quorum reads).
     RecordBootstrapped {
         /// Precondition.
         founders: Vec<MachineName>,

@@ -278,7 +278,9 @@ fn up_to_date(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
 fn ready(draft: &Draft<'_>, waits: &BTreeSet<Wait>, parts: &[&Verdict]) -> Verdict {
     let failing = parts.iter().filter(|(status, ..)| *status != Status::True).max_by_key(|(_, reason, _)| gravity(*reason));
     if let Some((status, reason, text)) = failing {
-        return (*status, *reason, text.clone());
+        // A part may only see the consequence of what somebody has to mend elsewhere.
+        let gravest = tell(waits.iter()).filter(|(graver, _)| gravity(*graver) > gravity(*reason).max(2));
+        return gravest.map_or_else(|| (*status, *reason, text.clone()), |(reason, text)| (*status, reason, text));
     }
     let not_ready: Vec<&str> =
         draft.control_planes().filter(|m| draft.node(&m.name).is_none_or(|n| !n.ready)).map(|m| m.name.as_str()).collect();

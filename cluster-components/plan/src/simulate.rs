@@ -144,6 +144,7 @@ pub fn simulate(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: 
         }
         Action::RecordBootstrapped { founders } => {
             check(world.cluster.founders == *founders, "other founders")?;
+            check(founders.iter().all(|f| record(world, f).is_some_and(|m| m.deleting.is_none())), "a founder is not there")?;
             world.cluster.bootstrapped = true;
         }
         Action::WriteKubeconfig => world.secrets.known_mut().ok_or(Refused("the Secrets are not known"))?.kubeconfig = true,

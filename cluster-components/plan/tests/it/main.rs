@@ -6,3 +6,5 @@ mod explore;
 mod forecasts;
 mod invariants;
 mod life;
+mod tables;
+mod traces;
