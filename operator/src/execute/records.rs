@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 use slipway_crds::{Cluster, Instance, Machine, MachineRole, MachineSpec, NodePool, NodePoolSpec, Recorded};
 use slipway_model::{KubernetesVersion, MachineName, PoolName};
 use slipway_plan::{Endpoint, InstanceRef, Ordinals, Removal};
@@ -234,8 +234,17 @@ pub async fn set_pool_replicas(
     }
     let patch = json!({"metadata": {"uid": uid, "resourceVersion": found.resource_version()}, "spec": {"replicas": to}});
     call(api.patch(&name, &manager(), &Patch::Merge(&patch))).await.map_err(EffectError::api(what()))?;
-    events::scale_put_back(context, events::reference(scene, "NodePool", &name, uid), from, to).await;
+    if scaled_by_others(&found) {
+        events::scale_put_back(context, events::reference(scene, "NodePool", &name, uid), from, to).await;
+    }
     Ok(())
+}
+
+/// Whether somebody else wrote `spec.replicas` last: then it is put back, and otherwise only follows the Cluster.
+fn scaled_by_others(pool: &NodePool) -> bool {
+    let replicas = |fields: &Value| fields.pointer("/f:spec/f:replicas").is_some();
+    let others = pool.managed_fields().iter().filter(|e| e.manager.as_deref() != Some(FIELD_MANAGER));
+    others.filter_map(|e| e.fields_v1.as_ref()).any(|f| replicas(&f.0))
 }
 
 pub async fn remove_pool(context: &Context, scene: &Scene, pool: &PoolName, uid: &str) -> Result<(), EffectError> {

@@ -117,6 +117,11 @@ pub async fn evict(context: &Context, scene: &Scene, machine: &MachineName, pod:
         }
         Err(error) => return Err(EffectError::Api { what: format!("evict {pod}"), source: error }),
     }
+    // Not evicted again before the next count of the pods shows it on its way out.
+    door.note(|view| {
+        let pods = view.pods.values_mut().flat_map(|count| &mut count.to_leave);
+        pods.filter(|p| p.uid == pod.uid).for_each(|p| p.terminating = true);
+    });
     door.poke();
     Ok(())
 }

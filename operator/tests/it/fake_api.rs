@@ -254,14 +254,10 @@ impl FakeApi {
                 (200, self.store(&mut objects, key, Some(old), body, status))
             }
             Method::PATCH => {
-                if let (Some(wanted), Some(old)) = (body["metadata"]["uid"].as_str(), &old) {
-                    if old["metadata"]["uid"] != wanted {
-                        return failure(409, "Conflict", "uid mismatch");
-                    }
-                }
-                if let (Some(wanted), Some(old)) = (body["metadata"]["resourceVersion"].as_str(), &old) {
-                    if old["metadata"]["resourceVersion"] != wanted {
-                        return failure(409, "Conflict", "the object has been modified");
+                for (field, why) in [("uid", "uid mismatch"), ("resourceVersion", "the object has been modified")] {
+                    let wanted = &body["metadata"][field];
+                    if old.as_ref().is_some_and(|old| !wanted.is_null() && old["metadata"][field] != *wanted) {
+                        return failure(409, "Conflict", why);
                     }
                 }
                 let mut new = match (&old, kind) {
