@@ -20,5 +20,6 @@ pub mod wire;
 
 pub use client::LocalClient;
 pub use host::HostError;
+pub use layout::Layout;
 pub use leftovers::leftovers;
 pub use remove::remove;

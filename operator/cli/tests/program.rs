@@ -40,6 +40,8 @@ fn what_is_refused_ends_with_3_says_the_way_out_and_leaves_nothing() {
         (&["logs", "management-cp-0", "etcd"], "`slipway up`"),
         (&["local", "status"], "`slipway up`"),
         (&["up", "--state", state, "--range", "10.0.0.1/99"], "198.18.0.0/20"),
+        (&["up", "--state", state, "--range", "10.0.0.1/20"], "without host bits"),
+        (&["up", "--state", state, "--name", "Much-Too-Long"], "lower-case letter"),
         (&["up", "--state", state, "-f", cluster], "choose one of v1."),
         (&["plan", "-f", cluster], "choose one of v1."),
         (&["plan", "-f", "/nowhere"], "/nowhere"),

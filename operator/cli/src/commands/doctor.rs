@@ -58,6 +58,8 @@ pub fn settings(place: &Place, name: &str, range: &str, store: &StoreArgs) -> Re
     };
     // As `Store::open` will see it.
     let dir = dir.canonicalize().unwrap_or(dir);
+    // What the daemon would refuse is refused before it is started.
+    slipway_local::Layout::new(&place.local(), &dir, name, range).map_err(|e| refused(e.to_string()))?;
     Ok(Settings { name: name.to_owned(), range, store: dir })
 }
 
