@@ -35,7 +35,10 @@ pub struct World {
 /// See the module.
 pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, spec: ClusterSpec, now: Timestamp) -> World {
     let facts = records::cluster(&seen.cluster);
-    let machines: Vec<MachineRecord> = seen.machines.iter().filter_map(|m| records::machine(m).inspect_err(warn).ok()).collect();
+    // A record that is not understood is there all the same: the list is known as a whole or not at all.
+    let records = understood(seen.machines.iter().map(records::machine), memory, "machines", now);
+    let pools = understood(seen.pools.iter().map(records::pool), memory, "pools", now);
+    let machines = records.known().cloned().unwrap_or_default();
     let keys = keys(context, memory, &seen, now).await;
     let scene = Scene {
         cluster: memory.cluster.clone(),
@@ -62,7 +65,7 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
     let observed = Observed {
         cluster: facts,
         secrets,
-        pools: Fact::Known(seen.pools.iter().filter_map(|p| records::pool(p).inspect_err(warn).ok()).collect()),
+        pools,
         cloud: match &seen.inventory {
             Fact::Known(inventory) => Fact::Known(observe::cloud::facts(inventory)),
             Fact::Unknown { why, since } => Fact::unknown(why.clone(), *since),
@@ -71,7 +74,7 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
             .iter()
             .filter_map(|m| Some((m.name.clone(), observe::agents::facts(seen.hearings.get(&m.uid)?.clone()))))
             .collect(),
-        machines: Fact::Known(machines),
+        machines: records,
         wanted,
         nodes,
         addons,
@@ -81,8 +84,15 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
     World { seen, observed, scene: Arc::new(scene) }
 }
 
-fn warn(error: &records::RecordError) {
-    tracing::warn!(%error, "a record is not understood and is left alone");
+fn understood<T>(
+    all: impl Iterator<Item = Result<T, records::RecordError>>,
+    memory: &mut Memory,
+    part: &'static str,
+    now: Timestamp,
+) -> Fact<Vec<T>> {
+    let all: Result<Vec<T>, _> = all.collect();
+    let since = memory.seen(part, all.is_ok(), now);
+    all.map_or_else(|error| Fact::unknown(error.to_string(), since), Fact::Known)
 }
 
 /// `Known(None)`: there is no Secret yet. A Secret that is not understood is Unknown: nothing may be made in its place.
@@ -163,7 +173,7 @@ async fn look(context: &Context, memory: &mut Memory, scene: &Scene, machines: &
         memory.workload = None;
         return;
     };
-    let opened_for = format!("{endpoint} {}", keys.version());
+    let opened_for = format!("{endpoint} {} {}", keys.version(), keys.made());
     if memory.workload.as_ref().is_none_or(|(known, _)| *known != opened_for) {
         let kubeconfig = keys.kubeconfig(&scene.cluster.name, &format!("https://{endpoint}"));
         match context.workloads.client(&scene.cluster.name, &kubeconfig).await {

@@ -67,6 +67,12 @@ impl Keys {
         &self.fingerprint
     }
 
+    /// When the operator's own certificates were made: connections do not outlive them.
+    #[must_use]
+    pub fn made(&self) -> Timestamp {
+        self.made
+    }
+
     /// What a rendered plan depends on beside the machine's own certificates.
     #[must_use]
     pub fn version(&self) -> &str {

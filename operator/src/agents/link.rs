@@ -17,6 +17,8 @@ use tokio::time::Instant;
 const RETRY: Duration = Duration::from_millis(100);
 /// Between tries at one that has been silent for half a minute.
 const RETRY_SILENT: Duration = Duration::from_secs(1);
+/// Between looks at one that answers and is not claimed yet: it may reboot.
+const GREETED: Duration = Duration::from_secs(5);
 /// When the pace changes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -121,7 +123,7 @@ impl Link {
         let shared = Arc::new(Shared { hearing: Mutex::new(silent), connection: Mutex::default(), bell });
         let task = match peer.identity.clone() {
             Some(identity) => tokio::spawn(listen(uid, peer.address, identity, agents, shared.clone())),
-            None => tokio::spawn(greet(peer.address, agents, shared.clone())),
+            None => tokio::spawn(greet(uid, peer.address, agents, shared.clone())),
         };
         Self { peer, shared, task }
     }
@@ -136,15 +138,25 @@ fn pace(begin: Instant) -> Duration {
 }
 
 /// Dials until an unclaimed agent answers, and goes on looking: it may reboot before it is claimed.
-async fn greet(address: SocketAddr, agents: Arc<dyn Agents>, shared: Arc<Shared>) {
+async fn greet(uid: String, address: SocketAddr, agents: Arc<dyn Agents>, shared: Arc<Shared>) {
     let begin = Instant::now();
     loop {
-        match agents.greet(address).await {
-            Ok(_) => {
-                shared.greeted();
-                tokio::time::sleep(Duration::from_secs(5)).await;
+        let error = match agents.greet(address).await {
+            // A burnt token: an earlier claim came so far that only our record of it is missing. Claiming again finds that out, over mTLS.
+            Ok(info) if info.machine_uid == uid => None,
+            Err(AgentError::AlreadyClaimed { .. }) => None,
+            Ok(info) => {
+                let why = format!("it is the agent of machine {}, and {uid} is meant", info.machine_uid);
+                Some(AgentError::WrongIdentity { peer: address.to_string(), why })
             }
-            Err(error) => {
+            Err(error) => Some(error),
+        };
+        match error {
+            None => {
+                shared.greeted();
+                tokio::time::sleep(GREETED).await;
+            }
+            Some(error) => {
                 shared.silent(&error);
                 tokio::time::sleep(pace(begin)).await;
             }

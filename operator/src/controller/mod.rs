@@ -46,7 +46,5 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
     }
     drop(watches);
     // Each loop ends its pass; effects that it began are abandoned where they are, which is what any crash does too.
-    for (_, running) in loops {
-        running.stop().await;
-    }
+    futures::future::join_all(loops.into_values().map(ClusterLoop::stop)).await;
 }

@@ -52,6 +52,11 @@ impl FakeAgents {
         self.held.lock().unwrap().claims
     }
 
+    /// A claim of an earlier operator that died before it wrote it down.
+    pub fn seal(&self, uid: &str) {
+        self.with(uid, |one| (one.claimed, one.sealed) = (true, true));
+    }
+
     pub fn applies(&self) -> usize {
         self.held.lock().unwrap().applies
     }
@@ -128,6 +133,9 @@ impl FakeAgents {
 impl Agents for FakeAgents {
     async fn greet(&self, address: SocketAddr) -> Result<v1::Info, AgentError> {
         let (uid, name, _) = self.at(address)?;
+        if self.with(&uid, |one| one.sealed) {
+            return Err(AgentError::AlreadyClaimed { peer: address.to_string() });
+        }
         Ok(v1::Info { machine_uid: uid, name, ..Default::default() })
     }
 

@@ -117,3 +117,21 @@ async fn a_control_plane_without_power_is_started_again() {
     stop.cancel();
     operator.end();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_claim_that_was_never_written_down_is_found_out_and_written_down() {
+    let (house, stop) = (House::new(1), CancellationToken::new());
+    house.apply(1, None);
+    // The first life ends before anything is claimed; what it leaves looks as if it had died between claim and record.
+    let first = house.operator(1, &stop, quiet());
+    house.until("a machine", || house.machines().len() == 1).await;
+    let uid = house.machines()[0]["metadata"]["uid"].as_str().unwrap().to_owned();
+    house.agents.seal(&uid);
+    first.end();
+    let second = house.operator(2, &stop, quiet());
+    house.until("Ready", || house.condition("Ready") == "True").await;
+    assert_eq!(house.agents.claims(), 0, "its token was burnt: nothing was left to claim");
+    assert!(house.machines()[0]["spec"]["agentKey"].is_string());
+    stop.cancel();
+    second.end();
+}
