@@ -451,13 +451,16 @@ impl fmt::Display for Action {
             Self::RecordEndpoint { endpoint } => write!(f, "record the endpoint {endpoint}"),
             Self::SetTargets { instances } if instances.is_empty() => f.write_str("take all targets off the load balancer"),
             Self::SetTargets { instances } => write!(f, "point the load balancer to {}", instances.join(", ")),
-            Self::CreatePool { pool, replicas } => write!(f, "make NodePool {pool} with {replicas} replicas"),
+            Self::CreatePool { pool, replicas } => write!(f, "make NodePool {pool} of size {replicas}"),
             Self::SetPoolReplicas { pool, from, to, .. } => {
-                write!(f, "set NodePool {pool} from {from} to {to} replicas, as the Cluster says")
+                write!(f, "set the size of NodePool {pool} from {from} to {to}, as the Cluster says")
             }
             Self::RemovePool { pool, .. } => write!(f, "remove NodePool {pool}"),
             Self::SetOrdinals { pool, from, to } if to.next > from.next => {
-                write!(f, "hand out the numbers {} to {} of pool {pool}", from.next, to.next - 1)
+                match to.next - from.next {
+                1 => write!(f, "hand out number {} of pool {pool}", from.next),
+                _ => write!(f, "hand out the numbers {} to {} of pool {pool}", from.next, to.next - 1),
+            },
             }
             Self::SetOrdinals { pool, to, .. } => write!(f, "settle the numbers of pool {pool} below {}", to.settled),
             Self::CreateMachine { machine, version, .. } => write!(f, "record machine {machine} for {version}"),
@@ -481,7 +484,7 @@ impl fmt::Display for Action {
             Self::ApplyAddons { .. } => f.write_str("apply the addons"),
             Self::LabelNode { node, .. } => write!(f, "label Node {node}"),
             Self::DeleteMachine { machine, why, .. } => write!(f, "take machine {machine} away: {why}"),
-            Self::Cordon { node, .. } => write!(f, "cordon Node {node}"),
+            Self::Cordon { node, .. } => write!(f, "cordon Node {node}, to evict its pods"),
             Self::Evict { machine, pod } => write!(f, "evict {pod} from {machine}"),
             Self::DeleteInstance { machine, .. } => write!(f, "delete machine {machine}"),
             Self::DeleteStrayInstance { machine, instance, .. } => {

@@ -50,7 +50,7 @@ impl<'a> Draft<'a> {
         self.waits.insert(Wait {
             machine: action.machine().cloned(),
             reason,
-            what: format!("{} failure(s) in a row to pass: {action}", failure.attempts),
+            what: format!("the next try to {action} ({} failed)", failure.attempts),
             since: failure.since,
             last_error: Some(failure.error.clone()),
             next_try: Some(failure.next_try),

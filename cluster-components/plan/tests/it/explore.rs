@@ -122,8 +122,8 @@ fn one_control_plane_and_a_worker_are_made_whatever_lags() {
 
 #[test]
 fn three_control_planes_and_two_workers_are_made_whatever_crashes() {
-    let wide = (Grain::Coarse, Budget { crashes: 2, late: 1, ..NONE });
-    explore("create 3+2: a crash", life(vec![spec(3, 2)], nothing(), Budget { crashes: 1, ..NONE }, Some(wide)));
+    let wide = (Grain::Coarse, Budget { crashes: 2, lags: 1, late: 1, ..NONE });
+    explore("create 3+2: two crashes", life(vec![spec(3, 2)], nothing(), Budget { crashes: 2, ..NONE }, Some(wide)));
 }
 
 #[test]
