@@ -26,6 +26,7 @@ mod reasons;
 mod remediation;
 mod simulate;
 mod types;
+mod wording;
 
 pub use action::{Action, ActionKey, ActionKind, Removal};
 pub use draft::{BOOT_TIMEOUT, DEAD_AFTER, PROBE_API_SERVER, PROBE_ETCD};
