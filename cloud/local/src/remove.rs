@@ -33,7 +33,7 @@ pub async fn remove(state: &Path, name: Option<&str>) -> Result<Vec<String>, Hos
         (_, Some(name)) => Some(Layout::new(&state, &state, name, ipnet::Ipv4Net::new_assert([198, 18, 0, 0].into(), 20))?),
         (Err(e), None) => return Err(HostError::Refused(format!("{e} Its prefix is not known: give --name."))),
     };
-    let held = if state.exists() { lock(&state)? } else { None };
+    let held = if state.exists() { lock(&state).await? } else { None };
     if state.exists() && held.is_none() {
         return Err(HostError::Refused(format!("{} is locked: a slipway-local that could not be stopped is using it", state.display())));
     }

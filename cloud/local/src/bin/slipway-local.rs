@@ -51,8 +51,9 @@ struct Settings {
 }
 
 fn main() -> ExitCode {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("SLIPWAY_LOG").unwrap_or_else(|_| "info".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // A level is enough, and a filter by target would cost a megabyte of regular expressions.
+    let level = std::env::var("SLIPWAY_LOG").ok().and_then(|l| l.parse().ok()).unwrap_or(tracing::Level::INFO);
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).init();
     match Cli::parse().command {
         Command::Serve(settings) => foreground(settings),
         Command::Run(settings) => parent(&settings),

@@ -3,6 +3,7 @@
 
 use super::decide::{self, Act, Facts};
 use crate::LocalClient;
+use crate::leader::in_short;
 use futures::StreamExt;
 use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::Node;
@@ -14,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Deadline of a call to the API server.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -27,7 +28,7 @@ const POLL: Duration = Duration::from_secs(50);
 #[derive(Debug, thiserror::Error)]
 pub enum CcmError {
     /// The cluster's API server.
-    #[error("node {node}: {why}")]
+    #[error("node {node}: {}", in_short(why))]
     Node {
         /// Which Node.
         node: String,
@@ -74,23 +75,27 @@ impl Controller {
                         Ok(()) => backoff = BACKOFF.0,
                         Err(e) => {
                             tracing::warn!("{e}; trying again in {backoff:?}");
-                            retry = Some(backoff);
+                            retry = Some(Instant::now() + backoff);
                             backoff = (backoff * 2).min(BACKOFF.1);
                         }
                     }
                 }
-                tokio::select! {
-                    event = events.next() => if note(event, &mut known, &mut listing, &mut listed).is_err() {
-                        tokio::time::sleep(BACKOFF.0).await;
-                    },
-                    _ = cloud.changed() => {}
-                    () = pause(retry) => {}
+                // Heartbeats are most of the events, and no news.
+                let mut due = false;
+                while !due {
+                    tokio::select! {
+                        event = events.next() => match note(event, &mut known, &mut listing, &mut listed) {
+                            Ok(news) => due = news,
+                            Err(()) => tokio::time::sleep(BACKOFF.0).await,
+                        },
+                        _ = cloud.changed() => due = true,
+                        () = pause(retry) => due = true,
+                    }
                 }
                 // Whatever else has arrived belongs to the same pass.
-                while let Some(event) = futures::FutureExt::now_or_never(events.next()) {
-                    if note(event, &mut known, &mut listing, &mut listed).is_err() {
-                        break;
-                    }
+                while let Some(Ok(_)) =
+                    futures::FutureExt::now_or_never(events.next()).map(|e| note(e, &mut known, &mut listing, &mut listed))
+                {
                 }
             }
         };
@@ -153,25 +158,35 @@ impl Controller {
     }
 }
 
-async fn pause(time: Option<Duration>) {
-    match time {
-        Some(time) => tokio::time::sleep(time).await,
+async fn pause(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until).await,
         None => std::future::pending().await,
     }
 }
 
-/// Takes an event into account. An error: the watch must rest a little.
+/// Takes an event into account; tells whether it is news. An error: the watch must rest a little.
 fn note(
     event: Option<Result<Event<Node>, watcher::Error>>,
     known: &mut BTreeMap<String, Facts>,
     listing: &mut BTreeMap<String, Facts>,
     listed: &mut bool,
-) -> Result<(), ()> {
+) -> Result<bool, ()> {
     match event {
-        Some(Ok(Event::Apply(node))) => known.extend(Facts::of(&node).map(|f| (f.name.clone(), f))),
+        Some(Ok(Event::Apply(node))) => {
+            let Some(facts) = Facts::of(&node) else { return Ok(false) };
+            let before = known.insert(facts.name.clone(), facts.clone());
+            return Ok(before.is_none_or(|before| Facts { version: facts.version.clone(), ..before } != facts));
+        }
         Some(Ok(Event::Delete(node))) => drop(known.remove(node.metadata.name.as_deref().unwrap_or_default())),
-        Some(Ok(Event::Init)) => listing.clear(),
-        Some(Ok(Event::InitApply(node))) => listing.extend(Facts::of(&node).map(|f| (f.name.clone(), f))),
+        Some(Ok(Event::Init)) => {
+            listing.clear();
+            return Ok(false);
+        }
+        Some(Ok(Event::InitApply(node))) => {
+            listing.extend(Facts::of(&node).map(|f| (f.name.clone(), f)));
+            return Ok(false);
+        }
         Some(Ok(Event::InitDone)) => (*known, *listed) = (std::mem::take(listing), true),
         Some(Err(e)) => {
             tracing::debug!("watching Nodes: {e}");
@@ -179,7 +194,7 @@ fn note(
         }
         None => return Err(()),
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Does a Node's acts one after the other; gives what it is then, or none if it is gone.

@@ -140,15 +140,10 @@ impl Daemon {
         let alive = machine::find(&self.layout, &record.id);
         if record.deleting {
             machine::power_off(&self.layout, &record.id, record.network).await?;
-            machine::discard_disk(&self.layout, &record.id)?;
+            let discarded = machine::discard_disk(&self.layout, &record.id)?;
             self.store.drop_machine(&record.id).await?;
-            let layout = self.layout.clone();
             // In its own time: the name is free and the record gone; what is left of the disk is cleared at the next start at the latest.
-            tokio::task::spawn_blocking(move || {
-                if let Err(e) = machine::empty_trash(&layout) {
-                    tracing::debug!("{e}");
-                }
-            });
+            tokio::spawn(host::blocking(move || host::remove_tree(&discarded)));
             return Ok(Step::Gone);
         }
         match (record.power, alive) {

@@ -32,25 +32,38 @@ pub struct Options {
     pub address: Option<SocketAddr>,
 }
 
+/// Times to try the lock, 20 ms apart.
+const LOCK_TRIES: u32 = 100;
+
 /// Another daemon has this state.
 pub const EXIT_TAKEN: u8 = 3;
 
-/// Takes the lock of a state directory. It is held as long as the file is open; children do not inherit it.
-pub fn lock(state: &Path) -> Result<Option<File>, HostError> {
+/// Takes the lock of a state directory, waiting a little: threads of a killed daemon, and a program that it was just starting, may hold it
+/// for some milliseconds more. It is held as long as the file is open; children do not inherit it.
+pub async fn lock(state: &Path) -> Result<Option<File>, HostError> {
     host::file("creating", state, std::fs::create_dir_all(state))?;
     let path = state.join("lock");
     let file = host::file("opening", &path, std::fs::OpenOptions::new().create(true).truncate(false).write(true).open(&path))?;
-    match fs4::FileExt::try_lock(&file) {
-        Ok(()) => Ok(Some(file)),
-        Err(fs4::TryLockError::WouldBlock) => Ok(None),
-        Err(fs4::TryLockError::Error(why)) => Err(HostError::File { what: "locking", path, why }),
+    for _ in 0..LOCK_TRIES {
+        match fs4::FileExt::try_lock(&file) {
+            Ok(()) => return Ok(Some(file)),
+            Err(fs4::TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(fs4::TryLockError::Error(why)) => return Err(HostError::File { what: "locking", path, why }),
+        }
     }
+    Ok(None)
 }
 
 /// Runs the daemon until SIGTERM. `Ok(false)`: another one has this state.
 pub async fn serve(options: Options) -> Result<bool, HostError> {
     let wanted = Layout::new(&options.state, &options.store, &options.name, options.range)?;
-    let Some(_lock) = lock(&wanted.state)? else { return Ok(false) };
+    if !wanted.store.is_dir() {
+        return Err(HostError::Refused(format!(
+            "--store {}: there is no such directory; `slipway artifacts fetch` makes it",
+            wanted.store.display()
+        )));
+    }
+    let Some(_lock) = lock(&wanted.state).await? else { return Ok(false) };
     let pid = wanted.state.join("daemon.pid");
     host::write(&pid, std::process::id().to_string().as_bytes(), 0o644)?;
     let layout = settle(wanted)?;

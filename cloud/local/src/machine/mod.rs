@@ -14,7 +14,7 @@ use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::Deserialize;
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
@@ -151,17 +151,22 @@ pub async fn power_off(layout: &Layout, id: &str, network: u32) -> Result<(), Ho
     network::unplug(layout, network, id).await
 }
 
-/// Moves a machine's disk out of the way, to be removed in peace.
-pub fn discard_disk(layout: &Layout, id: &str) -> Result<(), HostError> {
+/// Moves a machine's disk out of the way, in no time, and tells where to: to be removed in peace.
+pub fn discard_disk(layout: &Layout, id: &str) -> Result<PathBuf, HostError> {
     let (disk, trash) = (layout.machine(id), layout.trash());
     host::file("creating", &trash, std::fs::create_dir_all(&trash))?;
-    match std::fs::rename(&disk, trash.join(id)) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        moved => host::file("moving", &disk, moved),
+    let discarded = trash.join(id);
+    match std::fs::rename(&disk, &discarded) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        moved => host::file("moving", &disk, moved)?,
     }
+    Ok(discarded)
 }
 
-/// Removes discarded disks. Mounts below them would be the host's: there should be none, and none is followed.
+/// Removes what an earlier daemon discarded and did not come to remove. The directory itself stays: others are moving disks into it.
 pub fn empty_trash(layout: &Layout) -> Result<(), HostError> {
-    host::remove_tree(&layout.trash())
+    for entry in std::fs::read_dir(layout.trash()).into_iter().flatten().flatten() {
+        host::remove_tree(&entry.path())?;
+    }
+    Ok(())
 }
