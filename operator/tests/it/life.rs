@@ -135,3 +135,58 @@ async fn a_claim_that_was_never_written_down_is_found_out_and_written_down() {
     stop.cancel();
     second.end();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scaled_pool_is_followed_where_the_cluster_leaves_its_size_out_and_put_back_where_it_does_not() {
+    let (house, stop) = (House::new(1), CancellationToken::new());
+    let operator = house.operator(1, &stop, quiet());
+    house.apply(1, Some(1));
+    house.until("Ready", || house.condition("Ready") == "True").await;
+    let scale = |n: u32| house.api.patch("slipway.dev/nodepools", "default", "demo-workers", json!({"spec": {"replicas": n}}));
+    let size = || house.api.get("slipway.dev/nodepools", "demo-workers").unwrap()["spec"]["replicas"].clone();
+    scale(3);
+    house.until("put back", || size() == 1).await;
+    assert_eq!(house.machines().len(), 2);
+    house.api.patch("slipway.dev/clusters", "default", "demo", json!({"spec": {"pools": [{"name": "workers"}]}}));
+    scale(2);
+    house.until("two workers", || house.cloud.all_instances().len() == 3 && house.condition("Ready") == "True").await;
+    assert_eq!(size(), 2);
+    stop.cancel();
+    operator.end();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_orphaned_cluster_keeps_its_machines_and_secrets_and_loses_its_records() {
+    let (house, stop) = (House::new(1), CancellationToken::new());
+    let operator = house.operator(1, &stop, quiet());
+    house.apply(1, Some(1));
+    house.until("Ready", || house.condition("Ready") == "True").await;
+    house.api.patch("slipway.dev/clusters", "default", "demo", json!({"spec": {"deletionPolicy": "Orphan"}}));
+    let secrets = house.api.all("/secrets").len();
+    house.api.delete("slipway.dev/clusters", "default", "demo");
+    house.until("no Cluster", || house.api.get("slipway.dev/clusters", "demo").is_none()).await;
+    assert_eq!((house.machines().len(), house.cloud.all_instances().len(), house.api.all("/secrets").len()), (0, 2, secrets));
+    stop.cancel();
+    operator.end();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spec_that_cannot_be_is_told_and_not_acted_on_and_heals() {
+    let (house, stop) = (House::new(1), CancellationToken::new());
+    let operator = house.operator(1, &stop, quiet());
+    // What admission refuses; a CRD of another release might not.
+    house.api.put(
+        "slipway.dev/clusters",
+        "default",
+        json!({
+            "apiVersion": "slipway.dev/v1alpha1", "kind": "Cluster", "metadata": {"name": "demo"},
+            "spec": {"kubernetesVersion": "v1.36.4", "provider": {"local": {}}, "controlPlane": {"replicas": 2}, "pools": []},
+        }),
+    );
+    house.until("told", || house.condition("Ready") == "False").await;
+    assert!(house.cloud.calls().is_empty() && house.machines().is_empty());
+    house.api.patch("slipway.dev/clusters", "default", "demo", json!({"spec": {"controlPlane": {"replicas": 1}}}));
+    house.until("Ready", || house.condition("Ready") == "True").await;
+    stop.cancel();
+    operator.end();
+}

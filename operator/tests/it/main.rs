@@ -6,5 +6,6 @@ mod fake_agents;
 mod fake_api;
 mod fake_cloud;
 mod house;
+mod json_patch_lite;
 mod leader;
 mod life;
