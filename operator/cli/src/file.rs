@@ -98,8 +98,22 @@ impl Object {
         // Strict: a misspelt field is refused, not dropped.
         let params = PatchParams::apply(FIELD_MANAGER).force().validation_strict();
         let after = asked(&what, within, api.patch(self.name(), &params, &Patch::Apply(&self.value))).await?;
-        Ok(before.and_then(|b| b.metadata.resource_version) != after.metadata.resource_version)
+        Ok(changed(before, after))
     }
+}
+
+/// Whether applying changed more than the book of who manages what.
+pub fn changed(before: Option<DynamicObject>, after: DynamicObject) -> bool {
+    let told = |mut object: DynamicObject| {
+        object.metadata.managed_fields = None;
+        object.metadata.resource_version = None;
+        // The API's own bookkeeping moves by itself.
+        if let Some(data) = object.data.as_object_mut() {
+            data.remove("status");
+        }
+        (object.metadata, object.data)
+    };
+    before.is_none_or(|before| told(before) != told(after))
 }
 
 #[cfg(test)]

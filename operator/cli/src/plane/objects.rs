@@ -1,6 +1,6 @@
 //! What the management machine is to be, and the objects that its API begins with.
 
-use crate::file::FIELD_MANAGER;
+use crate::file::{FIELD_MANAGER, changed};
 use crate::outcome::timed_out;
 use crate::plane::identity::PlaneIdentity;
 use crate::plane::{MACHINE, own};
@@ -178,7 +178,7 @@ async fn apply_one(client: &Client, object: Value) -> Result<bool> {
         let result = async {
             let before = crate::connect::asked(&what, within, before).await?;
             let after = crate::connect::asked(&what, within, api.patch(&name, &params, &Patch::Apply(&object))).await?;
-            Ok::<bool, anyhow::Error>(before.and_then(|b| b.metadata.resource_version) != after.metadata.resource_version)
+            Ok::<bool, anyhow::Error>(changed(before, after))
         };
         match result.await {
             Ok(changed) => return Ok(changed),
