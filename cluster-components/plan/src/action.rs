@@ -192,7 +192,8 @@ pub enum Action {
         uid: String,
     },
     /// Deletes a Machine object, whose finalizer keeps it until the machine is gone. Safe to repeat: uid is the precondition.
-    /// Check at the target, for [`Removal::FoundingFailed`]: the Cluster is not recorded as bootstrapped.
+    /// Check at the target, for [`Removal::FoundingFailed`]: the Cluster is not recorded as bootstrapped; for [`Removal::Dead`]: an inventory read now does
+    /// not show its instance running, or its agent is (still) not heard.
     DeleteMachine {
         /// Which.
         machine: MachineName,

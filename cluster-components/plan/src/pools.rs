@@ -114,7 +114,7 @@ pub(crate) fn sizeless(draft: &mut Draft<'_>) {
     for pool in &draft.spec.pools {
         if wanted(pool, records).is_none() && records.is_some() {
             draft.wait(
-                Reason::NumbersUnsettled,
+                Reason::WaitingForPoolSize,
                 format!("NodePool {} to say how many machines it wants", pool.name),
                 draft.observed.cluster.created,
             );

@@ -84,6 +84,7 @@ reasons! {
     EvictionBlocked: "A PodDisruptionBudget does not allow a pod to be evicted; the message names pod and budget. It is tried again until the pool's drainTimeoutSeconds are over (0: for ever). Add replicas, relax the budget, or delete the pod.",
     PodTerminating: "A pod was evicted and is shutting down within its grace period.",
     InstanceDeleting: "The cloud removes the machine.",
+    WaitingForPoolSize: "The Cluster leaves the pool's `replicas` out, so its NodePool object says how many machines it wants, and that object is not there yet or is being deleted. It is made (again) by itself.",
     NumbersUnsettled: "Machine numbers were handed out and are not all used; that is written down before a record goes, so that none is used twice.",
     ControlPlaneScalingNotSupported: "The number of control-plane replicas was changed on a running cluster. This release cannot do that: the control plane stays as it is. Set the old number again.",
     UpgradeNotSupported: "The Kubernetes version was changed on a running cluster. This release cannot upgrade: every machine stays at its version, and new ones get the control plane's. Set the old version again.",

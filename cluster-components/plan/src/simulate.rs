@@ -6,7 +6,7 @@
 use crate::happenings::silence;
 use crate::{
     Action, AgentFacts, AgentState, CloudFacts, ClusterFacts, Endpoint, Fact, InstanceFacts, InstanceState, LoadBalancerFacts,
-    MachineRecord, MachineSecrets, Observed, PROBE_API_SERVER, PoolRecord, SecretFacts, may_be_deleted,
+    MachineRecord, MachineSecrets, Observed, PROBE_API_SERVER, PoolRecord, Removal, SecretFacts, may_be_deleted,
 };
 use jiff::Timestamp;
 use slipway_model::{ClusterSpec, DeletionPolicy, MachineName, PlanDigest};
@@ -317,7 +317,9 @@ fn machine(world: &mut Observed, action: &Action, now: Timestamp) -> Result<(), 
             }
         }
         Action::DeleteMachine { machine, uid, why } => {
-            check(*why != crate::Removal::FoundingFailed || !cluster.bootstrapped, "the founding is over")?;
+            check(*why != Removal::FoundingFailed || !cluster.bootstrapped, "the founding is over")?;
+            let alive = world.agents.get(machine).is_some_and(|a| a.heard().is_some());
+            check(*why != Removal::Dead || !alive, "it is alive")?;
             record_mut(world, machine, uid)?.deleting.get_or_insert(now);
         }
         Action::RemoveMachine { machine, uid, keep_secrets } => {

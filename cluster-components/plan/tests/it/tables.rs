@@ -200,6 +200,31 @@ fn a_pool_whose_record_was_deleted_comes_back_with_the_size_it_has() {
 }
 
 #[test]
+fn a_pool_that_owns_its_size_starts_at_one_and_says_so_until_then() {
+    let mut spec = spec(1, 1);
+    spec.pools[0].replicas = None;
+    let mut world = nothing();
+    world.cluster.finalizer = true;
+    let plan = plan(&spec, &seen(&world), now());
+    assert!(plan.actions.iter().any(|a| matches!(a, Action::CreatePool { replicas: 1, .. })));
+    assert!(plan.waits.iter().any(|w| w.reason == Reason::WaitingForPoolSize));
+    assert_eq!(settled(&spec, world).machines.known().unwrap().len(), 2);
+}
+
+#[test]
+fn what_is_unknown_is_said_and_looked_at_again() {
+    let spec = spec(1, 1);
+    let mut world = complete(&spec);
+    world.cloud = Fact::unknown("slipway-local does not answer", now());
+    let plan = plan(&spec, &seen(&world), now());
+    assert!(plan.actions.is_empty() && plan.requeue.is_some());
+    let infrastructure = plan.condition(ConditionType::InfrastructureReady).unwrap();
+    assert_eq!((infrastructure.status, infrastructure.reason), (Status::Unknown, Reason::CannotObserve));
+    assert!(infrastructure.message.contains("slipway-local does not answer"));
+    assert_eq!(plan.condition(ConditionType::WorkersReady).unwrap().status, Status::True);
+}
+
+#[test]
 fn scaling_down_takes_the_one_that_does_not_work_before_the_youngest() {
     let mut world = complete(&spec(1, 3));
     world.nodes.known_mut().unwrap().iter_mut().find(|n| n.machine == Some(demo("w-1"))).unwrap().ready = false;
