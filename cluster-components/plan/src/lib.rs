@@ -16,6 +16,7 @@ mod control_plane;
 mod deletion;
 mod draft;
 mod drain;
+mod facts;
 mod forecast;
 mod happenings;
 mod infrastructure;
@@ -31,6 +32,9 @@ mod wording;
 pub use action::{Action, ActionKey, ActionKind, Removal};
 pub use draft::{BOOT_TIMEOUT, DEAD_AFTER, PROBE_API_SERVER, PROBE_ETCD};
 pub use drain::may_be_deleted;
+pub use facts::{
+    AgentFacts, AgentState, CloudFacts, InstanceFacts, InstanceState, LoadBalancerFacts, NodeFacts, PodFacts, PodKey, ProbeFacts, Trouble,
+};
 pub use forecast::{End, Forecast, Step, forecast};
 #[doc(hidden)]
 pub use happenings::follow as world_follows;
@@ -42,9 +46,7 @@ pub use reasons::Reason;
 pub use simulate::cloud_creates;
 pub use simulate::{Refused, seen, simulate};
 pub use types::{
-    AgentFacts, AgentState, CloudFacts, ClusterFacts, Endpoint, Fact, Failure, InstanceFacts, InstanceRef, InstanceState,
-    LoadBalancerFacts, MachineRecord, MachineSecrets, NodeFacts, Observed, Ordinals, PodFacts, PodKey, PoolRecord, ProbeFacts, SecretFacts,
-    Trouble,
+    ClusterFacts, Endpoint, Fact, Failure, InstanceRef, MachineRecord, MachineSecrets, Observed, Ordinals, PoolRecord, SecretFacts,
 };
 
 use jiff::Timestamp;

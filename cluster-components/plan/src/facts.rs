@@ -1,0 +1,201 @@
+//! What the outside world says of itself: the cloud's inventory, agents, Nodes and their pods. Parts of [`Observed`](crate::Observed).
+
+use crate::{Endpoint, Fact};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use slipway_model::{MachineName, PlanDigest};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+/// The cloud's inventory, as far as the planner cares.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct CloudFacts {
+    /// Whether the cluster's network is there.
+    pub network: bool,
+    /// The load balancer.
+    pub load_balancer: Option<LoadBalancerFacts>,
+    /// Instances, deleted ones excepted.
+    pub instances: Vec<InstanceFacts>,
+}
+
+impl CloudFacts {
+    /// Whether nothing is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.network && self.load_balancer.is_none() && self.instances.is_empty()
+    }
+
+    /// The instance made for a Machine.
+    #[must_use]
+    pub fn of(&self, machine_uid: &str) -> Option<&InstanceFacts> {
+        self.instances.iter().find(|i| i.machine_uid == machine_uid)
+    }
+}
+
+/// The load balancer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LoadBalancerFacts {
+    /// Where clients connect.
+    pub endpoint: Endpoint,
+    /// Instance ids it forwards to, sorted.
+    pub targets: Vec<String>,
+    /// Whether it forwards by now.
+    pub ready: bool,
+    /// Why not, where the cloud knows.
+    pub trouble: Option<String>,
+}
+
+/// Where an instance is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum InstanceState {
+    /// Being made.
+    Pending,
+    /// Its operating system was started.
+    Running,
+    /// Powered off; its disk is intact.
+    Stopped,
+    /// Being removed.
+    Deleting,
+}
+
+/// An instance.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct InstanceFacts {
+    /// The cloud's id.
+    pub id: String,
+    /// The Machine's UID it was made for.
+    pub machine_uid: String,
+    /// The Machine's name it was made for.
+    pub machine: MachineName,
+    /// Where it is in its life.
+    pub state: InstanceState,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// Why it is not what it should be, where the cloud knows.
+    pub trouble: Option<String>,
+}
+
+/// What is known of an agent.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum AgentFacts {
+    /// It answers GetInfo under the machine's uid and is not recorded as claimed (its own record may say otherwise: then the claim's last step, our
+    /// record, is missing). The operator knocks often while a machine boots, so that no back-off delays the claim.
+    Answering,
+    /// It does not answer: a fact, not the absence of one.
+    Silent {
+        /// Since when (since the first try, if it never answered).
+        since: Timestamp,
+        /// The last error.
+        error: String,
+        /// What it last said, if it ever did to this operator.
+        last: Option<AgentState>,
+    },
+    /// It is claimed and answers over mTLS.
+    Heard(AgentState),
+}
+
+impl AgentFacts {
+    /// What it says now.
+    #[must_use]
+    pub fn heard(&self) -> Option<&AgentState> {
+        match self {
+            Self::Heard(state) => Some(state),
+            Self::Answering | Self::Silent { .. } => None,
+        }
+    }
+}
+
+/// What an agent says of its machine.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct AgentState {
+    /// Of the plan it last accepted.
+    pub accepted: Option<PlanDigest>,
+    /// Of the plan it made completely real.
+    pub applied: Option<PlanDigest>,
+    /// What it is doing towards it.
+    pub applying: String,
+    /// The last failure on the way.
+    pub trouble: Option<Trouble>,
+    /// Units that are not active though they should be, by name.
+    pub failing_units: BTreeMap<String, Trouble>,
+    /// Probes by name (`etcd`, `kube-apiserver`, …).
+    pub probes: BTreeMap<String, ProbeFacts>,
+}
+
+impl AgentState {
+    /// Whether a probe is there and healthy.
+    #[must_use]
+    pub fn healthy(&self, probe: &str) -> bool {
+        self.probes.get(probe).is_some_and(|p| p.healthy)
+    }
+}
+
+/// Something that does not go as it should.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What.
+    pub message: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// A probe's last answer.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ProbeFacts {
+    /// Whether the unit does its work.
+    pub healthy: bool,
+    /// Why not.
+    pub message: String,
+    /// Since when it has been so.
+    pub since: Timestamp,
+}
+
+/// A Node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct NodeFacts {
+    /// Its name.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+    /// The Machine it belongs to (by providerID, or by name while it has none); foreign Nodes have none and are left alone.
+    pub machine: Option<MachineName>,
+    /// Condition Ready is True.
+    pub ready: bool,
+    /// Last transition of that condition (creation, if it has none).
+    pub since: Timestamp,
+    /// The condition's message, empty when Ready.
+    pub message: String,
+    /// `spec.unschedulable`.
+    pub unschedulable: bool,
+    /// Labels and taints are as the pool says (and the role label is there).
+    pub labels_ok: bool,
+    /// Pods to evict: all but DaemonSets' and mirror pods and finished ones. Read only where the machine is being deleted: `Unknown` elsewhere.
+    pub pods: Fact<Vec<PodFacts>>,
+}
+
+/// A pod on a Node that is to be drained.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PodFacts {
+    /// Who.
+    pub pod: PodKey,
+    /// Evicted, and on its way out.
+    pub terminating: bool,
+}
+
+/// A pod by name and uid.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PodKey {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+    /// `metadata.uid`.
+    pub uid: String,
+}
+
+impl fmt::Display for PodKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
