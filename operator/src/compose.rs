@@ -150,13 +150,14 @@ fn scene_machine(record: &MachineRecord, spec: &ClusterSpec, seen: &Seen) -> Sce
     }
 }
 
-/// Holds a connection to the agent of every machine that runs, and a long poll at the cloud.
+/// Holds a connection to the agent of every machine that has booted, and a long poll at the cloud. One that lost its power is dialled on: that
+/// its agent is silent, and since when, is what decides on its replacement.
 fn listen(context: &Arc<Context>, memory: &mut Memory, scene: &Scene, seen: &Seen, machines: &[MachineRecord]) {
     let Fact::Known(inventory) = &seen.inventory else { return };
     let facts = observe::cloud::facts(inventory);
     let operator = scene.keys.as_ref().map(|k| k.operator.clone());
     let peer = |m: &MachineRecord| {
-        let instance = facts.of(&m.uid).filter(|i| i.state == InstanceState::Running)?;
+        let instance = facts.of(&m.uid).filter(|i| matches!(i.state, InstanceState::Running | InstanceState::Stopped))?;
         let identity = if m.claimed { Some(operator.clone()?) } else { None };
         Some((m.uid.clone(), Peer { address: SocketAddr::from((instance.address, AGENT_PORT)), identity }))
     };
