@@ -7,7 +7,7 @@ use std::time::Duration;
 
 #[test]
 fn one_command_makes_a_cluster_and_one_takes_it_away() {
-    one_command().unwrap();
+    one_command().unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 fn one_command() -> Result<()> {

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 #[test]
 fn a_create_survives_the_operator_dying_after_each_effect() {
-    dying().unwrap();
+    dying().unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 #[test]
 fn a_cloud_that_fails_and_loses_replies_only_costs_time() {
-    flaky().unwrap();
+    flaky().unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 /// Asks the operator to die right after its n-th effect from now; 0 calls it off. The file is on the management machine.

@@ -14,7 +14,7 @@ const CLUSTER: &str = "hurt";
 
 #[test]
 fn trouble_is_told_and_heals_when_its_cause_goes() {
-    trouble().unwrap();
+    trouble().unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 fn trouble() -> Result<()> {

@@ -13,7 +13,7 @@ const CLUSTER: &str = "ha";
 
 #[test]
 fn a_highly_available_cluster_lives_its_whole_life() {
-    whole_life().unwrap();
+    whole_life().unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 fn whole_life() -> Result<()> {

@@ -9,7 +9,7 @@ const CLUSTER: &str = "life";
 
 #[test]
 fn clusters_follow_what_people_do_to_them() {
-    life().unwrap();
+    life().unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 const GUARDED: &str = r#"

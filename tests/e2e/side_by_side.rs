@@ -7,7 +7,7 @@ use std::time::Duration;
 
 #[test]
 fn two_versions_live_side_by_side_with_the_same_pod_range() {
-    both().unwrap();
+    both().unwrap_or_else(|error| panic!("{error:#}"));
 }
 
 fn both() -> Result<()> {

@@ -121,7 +121,7 @@ impl Test {
                 let mut cargo = run::cargo()?;
                 // The whole workspace, so that dependencies have the features they were built with; one program of tests.
                 cargo.args(["test", "--locked", "--workspace", "--test", "e2e", "--no-fail-fast", "--", "--test-threads=1", "--nocapture"]);
-                cargo.env("SLIPWAY_BIN", &bin);
+                cargo.env("SLIPWAY_BIN", &bin).env("RUST_BACKTRACE", "0");
                 if self.full {
                     cargo.env("SLIPWAY_TEST_FULL", "1");
                 }
