@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use slipway_agent_api::AGENT_PORT;
+use slipway_cloud_api::InstanceState;
 use slipway_crds::{Cluster, Machine, NodePool};
 use slipway_model::{DeletionPolicy, MachineName};
 use slipway_plan::{ClusterFacts, MachineRecord, NodeFacts, may_be_deleted};
@@ -44,6 +45,30 @@ pub async fn machine(context: &Context, scene: &Scene, name: &MachineName) -> Re
     let api: Api<Machine> = Api::namespaced(context.client.clone(), &scene.cluster.namespace);
     let found = call(api.get_opt(name.as_str())).await.map_err(EffectError::api(format!("read Machine {name}")))?;
     found.map(|m| records::machine(&m).map_err(EffectError::own)).transpose()
+}
+
+/// These founders live and, where they replace others, those are gone.
+pub async fn founders_live(context: &Context, scene: &Scene, founders: &[MachineName], before: &[MachineName]) -> Result<(), EffectError> {
+    let api: Api<Machine> = Api::namespaced(context.client.clone(), &scene.cluster.namespace);
+    let ours = ListParams::default().labels(&format!("{LABEL_CLUSTER}={}", scene.cluster.name));
+    let machines = call(api.list_metadata(&ours)).await.map_err(EffectError::api("list the Machines"))?.items;
+    let found = |name: &MachineName| machines.iter().find(|m| m.name_any() == name.as_str());
+    if let Some(name) = founders.iter().find(|name| found(name).is_none_or(|m| m.metadata.deletion_timestamp.is_some())) {
+        return refuse(format!("founder {name} is gone or going"));
+    }
+    match before.iter().find(|name| !founders.contains(name) && found(name).is_some()) {
+        Some(name) => refuse(format!("{name} of the founders before is still there")),
+        None => Ok(()),
+    }
+}
+
+/// A worker really is dead: its cloud does not show it running, or its agent still does not answer.
+pub async fn is_dead(context: &Context, scene: &Scene, name: &MachineName, uid: &str) -> Result<(), EffectError> {
+    let (inventory, record) =
+        tokio::try_join!(async { context.cloud.inventory(&scene.key).await.map_err(EffectError::from) }, machine(context, scene, name))?;
+    let Some(record) = record.filter(|r| r.uid == uid) else { return Ok(()) };
+    let runs = inventory.instances.iter().any(|i| i.machine_uid == uid && i.state == InstanceState::Running);
+    if runs && answers(context, scene, &record).await { refuse(format!("{name} is back")) } else { Ok(()) }
 }
 
 /// A recorded machine's instance may go: its cluster does, or the machine does and is drained, or its drain has lasted long enough, or it is dead.

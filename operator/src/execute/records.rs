@@ -158,6 +158,7 @@ pub async fn set_ordinals(context: &Context, scene: &Scene, pool: &PoolName, fro
 }
 
 pub async fn record_founders(context: &Context, scene: &Scene, from: &[MachineName], founders: &[MachineName]) -> Result<(), EffectError> {
+    checks::founders_live(context, scene, founders, from).await?;
     record(context, scene, |r| {
         let known = records::names(&r.founders);
         if known == founders {
@@ -173,6 +174,7 @@ pub async fn record_founders(context: &Context, scene: &Scene, from: &[MachineNa
 }
 
 pub async fn record_bootstrapped(context: &Context, scene: &Scene, founders: &[MachineName]) -> Result<(), EffectError> {
+    checks::founders_live(context, scene, founders, &[]).await?;
     record(context, scene, |r| {
         if records::names(&r.founders) != founders {
             return Err("the control plane was founded by others".to_owned());
@@ -362,8 +364,12 @@ pub async fn record_claimed(context: &Context, scene: &Scene, name: &MachineName
 }
 
 pub async fn delete_machine(context: &Context, scene: &Scene, name: &MachineName, uid: &str, why: Removal) -> Result<(), EffectError> {
-    if why == Removal::FoundingFailed && live_cluster(context, scene).await?.bootstrapped {
-        return Err(EffectError::Precondition("the control plane was founded after all".to_owned()));
+    match why {
+        Removal::FoundingFailed if live_cluster(context, scene).await?.bootstrapped => {
+            return Err(EffectError::Precondition("the control plane was founded after all".to_owned()));
+        }
+        Removal::Dead => checks::is_dead(context, scene, name, uid).await?,
+        Removal::FoundingFailed | Removal::ScaleDown | Removal::PoolRemoved => {}
     }
     match call(machines(context, scene).delete(name.as_str(), &exactly(uid))).await {
         Ok(_) => events::machine_removed(context, events::cluster_reference(scene), name, &why.to_string()).await,
