@@ -10,6 +10,8 @@ use slipway_local::ccm::Controller;
 use slipway_local::leader::{Elector, Timing};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::prelude::*;
 
 /// Node and route controller for the local cloud.
 #[derive(Debug, Parser)]
@@ -47,8 +49,11 @@ struct Cli {
 fn main() -> Result<()> {
     // A level is enough, and a filter by target would cost a megabyte of regular expressions.
     let level = std::env::var("SLIPWAY_LOG").ok().and_then(|l| l.parse().ok()).unwrap_or(tracing::Level::INFO);
+    // An API server that is down is told by whoever asks it; kube's client would tell it once more for each try.
+    let targets = Targets::new().with_default(level).with_target("kube_client", LevelFilter::OFF);
     // The journal has its own clock, and colours are for people.
-    tracing_subscriber::fmt().with_max_level(level).with_ansi(false).without_time().with_writer(std::io::stderr).init();
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).without_time().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines).with(targets).init();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(run(Cli::parse()))

@@ -21,6 +21,8 @@ use tokio::time::{Instant, timeout};
 const DEADLINE: Duration = Duration::from_secs(5);
 /// First and longest pause after something failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often a Node that others write to is decided upon anew in one pass.
+const CONFLICTS_MAX: u32 = 5;
 /// How long one wait for a change in the cloud lasts.
 const POLL: Duration = Duration::from_secs(50);
 
@@ -126,19 +128,17 @@ impl Controller {
             }
         };
         let (now, ours) = (jiff::Timestamp::now().to_string(), format!("local://{}/", self.cluster.uid));
-        let due = known.values().map(|n| {
-            let routed = n.pod_cidr.is_some_and(|c| routed.contains(&c));
-            (n.clone(), decide::node(n, &inventory, &ours, routed, &now))
-        });
-        let due: Vec<_> = due.filter(|(_, acts)| !acts.is_empty()).collect();
-        let done = futures::future::join_all(due.iter().map(|(node, acts)| act(nodes, node, acts))).await;
+        let decide = |n: &Facts| decide::node(n, &inventory, &ours, n.pod_cidr.is_some_and(|c| routed.contains(&c)), &now);
+        let due: Vec<Facts> = known.values().filter(|n| !decide(n).is_empty()).cloned().collect();
+        let done = futures::future::join_all(due.iter().map(|node| settle(nodes, node, decide))).await;
         let mut failed = routes.err();
-        for ((before, _), result) in due.iter().zip(done) {
+        for (before, result) in due.iter().zip(done) {
             let name = &before.name;
             match result {
                 // The watch will tell the same, later: until then we must not do it twice.
-                Ok(Some(node)) => known.extend(Facts::of(&node).map(|f| (name.clone(), f))),
-                Ok(None) => drop(known.remove(name)),
+                Ok(Now::Is(node)) => known.extend(Facts::of(&node).map(|f| (name.clone(), f))),
+                Ok(Now::Same) => {}
+                Ok(Now::Gone) => drop(known.remove(name)),
                 Err(e) => failed = Some(e),
             }
         }
@@ -165,6 +165,11 @@ async fn pause(until: Option<Instant>) {
     }
 }
 
+/// Whether a resourceVersion is older than another. (They are numbers, and Kubernetes promises so since 1.35.)
+fn older(version: &str, than: &str) -> bool {
+    matches!((version.parse::<u64>(), than.parse::<u64>()), (Ok(version), Ok(than)) if version < than)
+}
+
 /// Takes an event into account; tells whether it is news. An error: the watch must rest a little.
 fn note(
     event: Option<Result<Event<Node>, watcher::Error>>,
@@ -175,6 +180,10 @@ fn note(
     match event {
         Some(Ok(Event::Apply(node))) => {
             let Some(facts) = Facts::of(&node) else { return Ok(false) };
+            // The watch lags behind the answers to our own patches: what it tells of the time before them is no news, but would undo them here.
+            if known.get(&facts.name).is_some_and(|k| k.uid == facts.uid && older(&facts.version, &k.version)) {
+                return Ok(false);
+            }
             let before = known.insert(facts.name.clone(), facts.clone());
             return Ok(before.is_none_or(|before| Facts { version: facts.version.clone(), ..before } != facts));
         }
@@ -197,36 +206,68 @@ fn note(
     Ok(true)
 }
 
-/// Does a Node's acts one after the other; gives what it is then, or none if it is gone.
-async fn act(nodes: &Api<Node>, before: &Facts, acts: &[Act]) -> Result<Option<Node>, CcmError> {
+/// What has become of a Node.
+enum Now {
+    /// Nothing was to be done.
+    Same,
+    /// This.
+    Is(Box<Node>),
+    /// Nothing any more.
+    Gone,
+}
+
+/// Does what is to be done to a Node, and decides again from the Node as it is where somebody else wrote in between: a young Node has many
+/// writers.
+async fn settle(nodes: &Api<Node>, node: &Facts, decide: impl Fn(&Facts) -> Vec<Act>) -> Result<Now, CcmError> {
+    let mut before = node.clone();
+    for _ in 0..CONFLICTS_MAX {
+        match act(nodes, &before, &decide(&before)).await {
+            Err(CcmError::Node { why, .. }) if matches!(&*why, kube::Error::Api(status) if status.is_conflict()) => {}
+            done => return done,
+        }
+        let silent = |_| CcmError::Silent { node: node.name.clone() };
+        let failed = |why| CcmError::Node { node: node.name.clone(), why: Box::new(why) };
+        match timeout(DEADLINE, nodes.get_opt(&node.name)).await.map_err(silent)?.map_err(failed)? {
+            None => return Ok(Now::Gone),
+            // Somebody has registered anew under the name: the next pass sees to that one.
+            Some(now) if now.metadata.uid.as_ref() != Some(&node.uid) => return Ok(Now::Is(Box::new(now))),
+            Some(now) => before = Facts::of(&now).unwrap_or(before),
+        }
+    }
+    act(nodes, &before, &decide(&before)).await
+}
+
+/// Does a Node's acts one after the other.
+async fn act(nodes: &Api<Node>, before: &Facts, acts: &[Act]) -> Result<Now, CcmError> {
     let name = before.name.as_str();
-    let mut last = None;
+    let params = PatchParams { field_manager: Some("slipway-ccm-local".into()), ..PatchParams::default() };
+    let mut now = Now::Same;
     for act in acts {
-        let params = PatchParams { field_manager: Some("slipway-ccm-local".into()), ..PatchParams::default() };
+        let last = if let Now::Is(node) = &now { Some(&**node) } else { None };
         let call = async {
-            match act {
-                Act::Status(patch) => nodes.patch_status(name, &params, &Patch::Strategic(patch)).await.map(Some),
-                Act::Spec(patch) => match rebased(patch, before, last.as_ref()) {
-                    Some(patch) => nodes.patch(name, &params, &Patch::Merge(patch)).await.map(Some),
-                    None => Ok(last.clone()),
+            Ok(match act {
+                Act::Status(patch) => Some(nodes.patch_status(name, &params, &Patch::Strategic(patch)).await?),
+                Act::Spec(patch) => match rebased(patch, before, last) {
+                    Some(patch) => Some(nodes.patch(name, &params, &Patch::Merge(patch)).await?),
+                    None => last.cloned(),
                 },
                 Act::Delete(uid) => {
                     let precondition = Preconditions { uid: Some(uid.clone()), resource_version: None };
-                    nodes.delete(name, &DeleteParams { preconditions: Some(precondition), ..DeleteParams::default() }).await.map(|_| None)
+                    nodes.delete(name, &DeleteParams { preconditions: Some(precondition), ..DeleteParams::default() }).await?;
+                    None
                 }
-            }
+            })
         };
-        match timeout(DEADLINE, call).await {
-            Ok(Ok(node)) => {
-                tracing::info!(node = name, "{}", describe(act));
-                last = node;
-            }
-            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => return Ok(None),
+        now = match timeout(DEADLINE, call).await {
+            Ok(Ok(Some(node))) => Now::Is(Box::new(node)),
+            Ok(Ok(None)) => Now::Gone,
+            Ok(Err(kube::Error::Api(status))) if status.is_not_found() => return Ok(Now::Gone),
             Ok(Err(why)) => return Err(CcmError::Node { node: name.to_owned(), why: Box::new(why) }),
             Err(_) => return Err(CcmError::Silent { node: name.to_owned() }),
-        }
+        };
+        tracing::info!(node = name, "{}", describe(act));
     }
-    Ok(last)
+    Ok(now)
 }
 
 /// Our own status patch has raised the resourceVersion: the next patch goes on from there. Not if somebody else changed the taints in

@@ -103,7 +103,13 @@ impl TestCloud {
 
 impl Drop for TestCloud {
     fn drop(&mut self) {
-        let removed = self.remove();
+        let mut removed = self.remove();
+        for _ in 0..3 {
+            if !removed.status.success() {
+                // The directory goes with this value: what is on the host must go before.
+                removed = self.remove();
+            }
+        }
         let _ = self.parent.wait();
         if !std::thread::panicking() {
             assert!(removed.status.success(), "{}", String::from_utf8_lossy(&removed.stderr));
