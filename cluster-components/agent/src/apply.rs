@@ -16,6 +16,7 @@ use crate::ledger::{Ledger, Started};
 use crate::place::{Failures, place};
 use crate::root::{self, Access, Root};
 use crate::systemd::{Systemd, SystemdError, object_path};
+use crate::units;
 use futures::future::{join_all, join3};
 use slipway_model::{MachinePlan, Unit, UnitState};
 use std::collections::{BTreeMap, HashMap};
@@ -98,6 +99,11 @@ impl Applier {
                 outcome = self.pass(&plan) => outcome,
             };
             if outcome.is_empty() {
+                // What is put up as applied must not stand beside the units as they were before.
+                let names: Vec<String> = plan.plan.units.iter().map(|unit| unit.name.clone()).collect();
+                if let Err(e) = units::refresh(&self.systemd, &self.board, &names, None, || true).await {
+                    tracing::debug!(%e, "units not refreshed");
+                }
                 self.board.update(|state| {
                     state.applying.clear();
                     state.applied_digest.clone_from(&plan.digest);

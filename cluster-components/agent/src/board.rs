@@ -12,6 +12,8 @@ pub struct Board {
     state: watch::Sender<MachineState>,
     /// What units were started with: told by the apply loop, while the rest of a unit is told by systemd, in any order.
     prints: Mutex<BTreeMap<String, String>>,
+    /// Held while units are asked for and put up: an older answer must not come after a newer one.
+    pub asking: tokio::sync::Mutex<()>,
 }
 
 /// Milliseconds since 1970.
@@ -24,7 +26,7 @@ impl Board {
     /// A board whose unchanging parts are filled in.
     #[must_use]
     pub fn new(state: MachineState) -> Self {
-        Self { state: watch::Sender::new(state), prints: Mutex::default() }
+        Self { state: watch::Sender::new(state), prints: Mutex::default(), asking: tokio::sync::Mutex::default() }
     }
 
     /// Reads, now and later.

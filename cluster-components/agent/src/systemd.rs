@@ -54,7 +54,7 @@ pub struct UnitRow {
     pub name: String,
     /// `loaded`, `not-found`, `bad-setting`, …
     pub load: String,
-    /// `active`, `activating`, `inactive`, `failed`, …
+    /// `active`, `activating`, `inactive`, `failed`, …; never `active` while a restart or stop is queued.
     pub active: String,
     /// `running`, `exited`, `dead`, …
     pub sub: String,
@@ -198,13 +198,15 @@ impl Systemd {
     /// How units are, in the order of the names.
     pub async fn list(&self, names: &[&str]) -> Result<Vec<UnitRow>, SystemdError> {
         let rows: Vec<Row> = self.manager("ListUnitsByNames", &(names,)).await?;
-        let row = |(name, _, load, active, sub, _, path, job, _, _): Row| UnitRow {
-            name,
-            load,
-            active,
-            sub,
-            path: path.as_str().to_owned(),
-            queued: job != 0,
+        let row = |(name, _, load, active, sub, _, path, job, kind, _): Row| {
+            let queued = job != 0;
+            // A unit that is about to be restarted is not up in the sense of whoever asked for the restart.
+            let active = match (queued && active == "active", kind.as_str()) {
+                (true, "stop") => "deactivating".to_owned(),
+                (true, "start" | "restart" | "try-restart") => "activating".to_owned(),
+                _ => active,
+            };
+            UnitRow { name, load, active, sub, path: path.as_str().to_owned(), queued }
         };
         Ok(rows.into_iter().map(row).collect())
     }

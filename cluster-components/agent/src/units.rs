@@ -21,7 +21,8 @@ pub async fn observe(systemd: Systemd, board: Arc<Board>, mut names: watch::Rece
         let paths: HashSet<String> = wanted.iter().map(|name| object_path(name)).collect();
         let mut dirty = None;
         loop {
-            match refresh(&systemd, &board, &wanted, dirty.as_ref()).await {
+            // A list that is out of date must not replace what the apply loop has just put up.
+            match refresh(&systemd, &board, &wanted, dirty.as_ref(), || !names.has_changed().unwrap_or(true)).await {
                 Ok(true) => down.notify_one(),
                 Ok(false) => {}
                 // Without the bus the last known states stay up; the link says why it is gone, and everything counts as changed when it is back.
@@ -52,8 +53,15 @@ async fn ours(systemd: &Systemd, paths: &HashSet<String>) -> Option<HashSet<Stri
     timeout(SAFETY_NET, wait).await.unwrap_or_default()
 }
 
-/// Asks for the units, in detail for those that changed. Whether one went down meanwhile.
-async fn refresh(systemd: &Systemd, board: &Board, names: &[String], dirty: Option<&HashSet<String>>) -> Result<bool, SystemdError> {
+/// Asks for the units, in detail for those that changed, and puts them up if they are still `current`. Whether one went down meanwhile.
+pub async fn refresh(
+    systemd: &Systemd,
+    board: &Board,
+    names: &[String],
+    dirty: Option<&HashSet<String>>,
+    current: impl Fn() -> bool,
+) -> Result<bool, SystemdError> {
+    let _turn = board.asking.lock().await;
     let rows = if names.is_empty() { Vec::new() } else { systemd.list(&names.iter().map(String::as_str).collect::<Vec<_>>()).await? };
     let mut units = Vec::with_capacity(rows.len());
     let mut down = false;
@@ -65,7 +73,9 @@ async fn refresh(systemd: &Systemd, board: &Board, names: &[String], dirty: Opti
         down |= is_down(&now) && !is_down(&before) && board.was_started(&now.name);
         units.push(now);
     }
-    board.units(units);
+    if current() {
+        board.units(units);
+    }
     Ok(down)
 }
 
