@@ -180,6 +180,21 @@ impl Life {
         Moment { spec: 0, truth, old: None, late: None, left: self.budget, broken: None }
     }
 
+    /// What may go wrong in it, for people.
+    pub fn faults(&self) -> String {
+        let Budget { crashes, lags, late, losses, replaced, deletions } = self.budget;
+        let parts = [
+            (crashes, "crashes"),
+            (lags, "old views"),
+            (late, "late calls"),
+            (losses, "lost machines"),
+            (replaced, "deleted records"),
+            (deletions, "deletions"),
+        ];
+        let told: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{what} {n}")).collect();
+        format!("{} ({:?})", told.join(", "), self.grain)
+    }
+
     pub fn spec(&self, moment: &Moment) -> &ClusterSpec {
         &self.specs[moment.spec]
     }
