@@ -25,6 +25,7 @@ fn trouble() -> Result<()> {
     plane.apply_cluster(CLUSTER, "v1.36.4", 1, 1)?;
     told(&plane, "hurt-workers-0", Duration::from_secs(60))?;
     plane.slipway(&["local", "faults", "--clear"])?.must("slipway local faults")?;
+    plane.slipway(&["local", "reboot", "hurt-workers-0"])?.must("slipway local reboot")?;
     plane.wait_ready(CLUSTER, Duration::from_secs(180))?;
     plane.fetch_kubeconfig(CLUSTER)?;
     let machine = plane.machines(CLUSTER, "cp")?[0].clone();
