@@ -4,7 +4,7 @@
 use crate::agents::Peer;
 use crate::api::call;
 use crate::context::{Context, LABEL_MACHINE};
-use crate::execute::{Scene, SceneMachine, secrets};
+use crate::execute::{Page, Scene, SceneMachine, secrets};
 use crate::keys::Keys;
 use crate::memory::Memory;
 use crate::observe::{self, CloudWatch, Seen};
@@ -21,6 +21,7 @@ use slipway_plan::{ClusterFacts, Fact, InstanceRef, InstanceState, MachineRecord
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use tokio::sync::Mutex;
 
 /// A pass's world: for the planner, for effects, for the report.
 pub struct World {
@@ -50,6 +51,7 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
         keys: keys.known().cloned().flatten(),
         connections: BTreeMap::new(),
         workload: None,
+        book: Mutex::new(Some(Page::of(&seen.cluster))),
     };
     listen(context, memory, &scene, &seen, &machines);
     look(context, memory, &scene, &machines).await;

@@ -6,6 +6,7 @@
 //! ```
 //! Passes go on while effects run: one that is slow holds up nothing but itself. Those that choose ([`Action::chooses`]) end before the next plan.
 
+mod book;
 mod checks;
 mod cloud;
 mod machines;
@@ -14,6 +15,7 @@ mod scene;
 pub mod secrets;
 pub mod workload;
 
+pub use book::Page;
 pub use scene::{Scene, SceneMachine};
 
 use crate::api::CallError;

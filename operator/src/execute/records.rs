@@ -1,5 +1,6 @@
 //! Effects on Clusters, NodePools and Machines: our own records. All of them compare before they swap.
 
+use super::book::record;
 use super::checks::{self, live_cluster};
 use super::{EffectError, Scene, secrets};
 use crate::api::call;
@@ -11,16 +12,16 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use slipway_crds::{Cluster, Instance, Machine, MachineRole, MachineSpec, NodePool, NodePoolSpec, Recorded};
+use slipway_crds::{Cluster, Instance, Machine, MachineRole, MachineSpec, NodePool, NodePoolSpec};
 use slipway_model::{KubernetesVersion, MachineName, PoolName};
 use slipway_plan::{Endpoint, InstanceRef, Ordinals, Removal};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 /// How often a compare-and-swap is tried again when somebody else wrote the object, though not what is compared.
-const TRIES: usize = 8;
+pub const TRIES: usize = 8;
 
-fn clusters(context: &Context, scene: &Scene) -> Api<Cluster> {
+pub fn clusters(context: &Context, scene: &Scene) -> Api<Cluster> {
     Api::namespaced(context.client.clone(), &scene.cluster.namespace)
 }
 
@@ -32,7 +33,7 @@ fn pools(context: &Context, scene: &Scene) -> Api<NodePool> {
     Api::namespaced(context.client.clone(), &scene.cluster.namespace)
 }
 
-fn manager() -> PatchParams {
+pub fn manager() -> PatchParams {
     PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() }
 }
 
@@ -106,28 +107,6 @@ where
 }
 
 // --- the Cluster's record ---
-
-/// Compare-and-swap on `status.recorded`. `change` says what is wrong with the record as it is, or changes it; `Ok(false)`: it is as wanted.
-async fn record(context: &Context, scene: &Scene, change: impl Fn(&mut Recorded) -> Result<bool, String>) -> Result<(), EffectError> {
-    let (api, name) = (clusters(context, scene), &scene.cluster.name);
-    let what = || format!("write the record of Cluster {name}");
-    for _ in 0..TRIES {
-        let found = call(api.get(name)).await.map_err(EffectError::api(what()))?;
-        if found.uid().as_deref() != Some(&scene.key.uid) {
-            return Err(EffectError::Precondition(format!("Cluster {name} is another one by now")));
-        }
-        let mut recorded = found.status.as_ref().and_then(|s| s.recorded.clone()).unwrap_or_default();
-        if !change(&mut recorded).map_err(EffectError::Precondition)? {
-            return Ok(());
-        }
-        let patch = json!({"metadata": {"resourceVersion": found.resource_version()}, "status": {"recorded": recorded}});
-        match call(api.patch_status(name, &manager(), &Patch::Merge(&patch))).await {
-            Err(error) if error.is_conflict() => {}
-            result => return result.map(|_| ()).map_err(EffectError::api(what())),
-        }
-    }
-    Err(EffectError::Precondition(format!("Cluster {name} is being written by others all the time")))
-}
 
 pub async fn record_endpoint(context: &Context, scene: &Scene, endpoint: &Endpoint) -> Result<(), EffectError> {
     record(context, scene, |r| match &r.endpoint {

@@ -1,6 +1,7 @@
 //! What effects of one pass need of what was observed: taken once, shared by all of them, never changed.
 
 use super::EffectError;
+use super::book::Page;
 use crate::agents::Agent;
 use crate::context::{ClusterRef, Context};
 use crate::execute::secrets::{self, Data};
@@ -15,6 +16,7 @@ use slipway_plan::Endpoint;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use tokio::sync::Mutex;
 
 /// A pass's world.
 pub struct Scene {
@@ -36,6 +38,8 @@ pub struct Scene {
     pub connections: BTreeMap<String, Arc<dyn Agent>>,
     /// The way into its API.
     pub workload: Option<WorkloadDoor>,
+    /// The Cluster's record as it was last read or written; `None`: to be read anew.
+    pub book: Mutex<Option<Page>>,
 }
 
 /// A recorded machine.
