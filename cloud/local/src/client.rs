@@ -211,7 +211,7 @@ impl LocalClient {
         Ok((sender, response))
     }
 
-    async fn dial(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    async fn dial(&self) -> Result<SendRequest<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
         let tcp = TcpStream::connect(self.0.address).await?;
         tcp.set_nodelay(true)?;
         let name = ServerName::IpAddress(self.0.address.ip().into());

@@ -27,17 +27,22 @@ pub fn program() -> Command {
 
 impl TestCloud {
     pub async fn start() -> Self {
-        // Tests run at once, and so may other runs of them: the process id keeps these apart, the counter those.
-        let number = std::process::id() * 16 + CLOUDS.fetch_add(1, Ordering::Relaxed);
-        let name = format!("t{:04x}", number & 0xffff);
-        let third = (number % 64) * 4;
-        let range = format!("198.19.{third}.0/22");
-        let directory = tempfile::Builder::new().prefix("slipway-local-").tempdir().unwrap();
-        let state = directory.path().join("state");
-        std::fs::create_dir(directory.path().join("store")).unwrap();
-        let parent = spawn(&state, &name, &range);
-        let client = connect(&state).await;
-        Self { name, range, state, client, parent, _directory: directory }
+        // Tests run at once, and so may other runs and other suites: the process id keeps runs apart, the counter tests; a daemon that finds
+        // its addresses in use says so and ends, and the next ones are tried.
+        for _ in 0..8 {
+            let number = std::process::id() * 16 + CLOUDS.fetch_add(1, Ordering::Relaxed);
+            let name = format!("t{:04x}", number & 0xffff);
+            let third = (number * 7 % 64) * 4;
+            let range = format!("198.19.{third}.0/22");
+            let directory = tempfile::Builder::new().prefix("slipway-local-").tempdir().unwrap();
+            let state = directory.path().join("state");
+            std::fs::create_dir(directory.path().join("store")).unwrap();
+            let mut parent = spawn(&state, &name, &range);
+            if let Some(client) = connect(&state, &mut parent).await {
+                return Self { name, range, state, client, parent, _directory: directory };
+            }
+        }
+        panic!("no addresses are free in 198.19.0.0/16");
     }
 
     pub fn daemon_pid(&self) -> Option<i32> {
@@ -63,7 +68,7 @@ impl TestCloud {
 
     pub async fn start_again(&mut self) {
         self.parent = spawn(&self.state, &self.name, &self.range);
-        self.client = connect(&self.state).await;
+        self.client = connect(&self.state, &mut self.parent).await.expect("a daemon on its own addresses");
     }
 
     pub fn remove(&self) -> std::process::Output {
@@ -126,12 +131,22 @@ fn spawn(state: &Path, name: &str, range: &str) -> Child {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
-async fn connect(state: &Path) -> LocalClient {
-    wait("the daemon to answer", || async {
-        let client = LocalClient::from_dir(state).ok()?;
-        client.status().await.ok().map(|_| client)
-    })
-    .await
+/// None where the daemon's parent ended: the addresses are in use.
+async fn connect(state: &Path, parent: &mut Child) -> Option<LocalClient> {
+    let start = Instant::now();
+    loop {
+        if let Ok(client) = LocalClient::from_dir(state)
+            && client.status().await.is_ok()
+        {
+            return Some(client);
+        }
+        if parent.try_wait().unwrap().is_some() {
+            return None;
+        }
+        let log = || std::fs::read_to_string(state.parent().unwrap().join("log")).unwrap_or_default();
+        assert!(start.elapsed() < PATIENCE, "the daemon did not answer within {PATIENCE:?}: {}", log());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 pub fn kill(pid: i32) {
