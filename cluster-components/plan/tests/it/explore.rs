@@ -117,13 +117,13 @@ fn one_control_plane_and_a_worker_are_made_whatever_crashes() {
 
 #[test]
 fn one_control_plane_and_a_worker_are_made_whatever_lags() {
-    let wide = (Grain::Fine, Budget { crashes: 1, lags: 1, late: 1, ..NONE });
+    let wide = (Grain::Coarse, Budget { crashes: 1, lags: 1, late: 1, ..NONE });
     explore("create 1+1", life(vec![spec(1, 1)], nothing(), Budget { lags: 1, late: 1, ..NONE }, Some(wide)));
 }
 
 #[test]
 fn three_control_planes_and_two_workers_are_made_whatever_crashes() {
-    let wide = (Grain::Coarse, Budget { crashes: 2, lags: 1, late: 1, ..NONE });
+    let wide = (Grain::Coarse, Budget { crashes: 2, late: 1, ..NONE });
     explore("create 3+2", life(vec![spec(3, 2)], nothing(), Budget { crashes: 2, ..NONE }, Some(wide)));
 }
 
@@ -139,33 +139,33 @@ fn a_pool_is_scaled_up_and_down_and_nothing_is_lost() {
 #[test]
 fn a_pool_that_is_gone_from_the_cluster_leaves() {
     let specs = vec![spec(1, 2), spec(1, 0), spec(1, 1)];
-    let wide = (Grain::Coarse, Budget { crashes: 2, lags: 1, ..NONE });
+    let wide = (Grain::Coarse, Budget { crashes: 2, ..NONE });
     explore("scale 1+2 to 1+0 to 1+1", life(specs, complete(&spec(1, 2)), Budget { crashes: 1, ..NONE }, Some(wide)));
 }
 
 #[test]
 fn workers_that_die_are_replaced() {
-    let wide = (Grain::Coarse, Budget { crashes: 1, losses: 2, replaced: 1, ..NONE });
+    let wide = (Grain::Coarse, Budget { crashes: 1, losses: 2, ..NONE });
     explore("heal 1+2", life(vec![spec(1, 2)], complete(&spec(1, 2)), Budget { losses: 2, ..NONE }, Some(wide)));
 }
 
 #[test]
 fn workers_whose_record_is_deleted_are_replaced() {
-    let wide = (Grain::Fine, Budget { crashes: 1, losses: 1, replaced: 1, ..NONE });
+    let wide = (Grain::Coarse, Budget { crashes: 1, losses: 1, replaced: 1, ..NONE });
     let quick = Budget { lags: 1, replaced: 1, ..NONE };
     explore("replace in 1+1", life(vec![spec(1, 1)], complete(&spec(1, 1)), quick, Some(wide)));
 }
 
 #[test]
 fn a_deleted_cluster_leaves_nothing_behind() {
-    let wide = (Grain::Coarse, Budget { crashes: 1, lags: 1, late: 1, losses: 1, deletions: 1, ..NONE });
+    let wide = (Grain::Coarse, Budget { crashes: 1, late: 1, losses: 1, deletions: 1, ..NONE });
     let quick = Budget { crashes: 1, late: 1, deletions: 1, ..NONE };
     explore("create 1+1 and delete it at any time", life(vec![spec(1, 1)], nothing(), quick, Some(wide)));
 }
 
 #[test]
 fn a_deleted_cluster_leaves_nothing_behind_whatever_lags() {
-    let wide = (Grain::Fine, Budget { lags: 2, late: 1, deletions: 1, ..NONE });
+    let wide = (Grain::Coarse, Budget { lags: 1, late: 1, deletions: 1, ..NONE });
     let quick = Budget { lags: 1, deletions: 1, ..NONE };
     explore("create 1+1 and delete it at any time", life(vec![spec(1, 1)], nothing(), quick, Some(wide)));
 }
@@ -186,9 +186,9 @@ fn a_founding_that_loses_a_machine_begins_anew() {
 
 #[test]
 fn a_founding_survives_deleted_records_and_old_views() {
-    let wide = (Grain::Coarse, Budget { crashes: 1, lags: 1, replaced: 1, ..NONE });
+    let wide = (Grain::Coarse, Budget { crashes: 1, replaced: 1, ..NONE });
     explore("create 3+0", life(vec![spec(3, 0)], nothing(), Budget { replaced: 1, ..NONE }, Some(wide)));
-    let wide = (Grain::Fine, Budget { lags: 1, losses: 1, replaced: 1, ..NONE });
+    let wide = (Grain::Coarse, Budget { lags: 1, losses: 1, replaced: 1, ..NONE });
     explore("create 1+0", life(vec![spec(1, 0)], nothing(), Budget { lags: 1, replaced: 1, ..NONE }, Some(wide)));
     explore("create 1+0", life(vec![spec(1, 0)], nothing(), Budget { lags: 1, losses: 1, ..NONE }, None));
 }
