@@ -37,10 +37,16 @@ fn trouble() -> Result<()> {
 
     println!("    a port taken by somebody else");
     let mut thief = take_port(&machine, "127.0.0.1", 10259, "kube-scheduler")?;
-    let told_of_it = told(&plane, "kube-scheduler", Duration::from_secs(60));
+    let told_of_it = told(&plane, "kube-scheduler.service to stay up", Duration::from_secs(60));
     thief.kill()?;
     thief.wait()?;
     told_of_it?;
+    until("kube-scheduler runs again, and nobody waits for it", Duration::from_secs(60), || {
+        let object = plane.object("cluster", CLUSTER).map_err(|e| e.to_string())?.ok_or("no Cluster")?;
+        let waits = object["status"]["waits"].to_string();
+        let runs = processes_of_machine(&machine, "kube-scheduler").into_iter().any(|p| in_plane(&plane, p.pid));
+        if runs && !waits.contains("kube-scheduler") { Ok(()) } else { Err(format!("runs: {runs}, waits: {waits}")) }
+    })?;
     plane.wait_ready(CLUSTER, Duration::from_secs(90))?;
 
     println!("    an altered program is not started");
