@@ -34,7 +34,10 @@ pub struct Server {
 pub fn start(plane: &Plane, cluster: &str, workers: usize) -> Result<Vec<Server>> {
     plane.apply_inside(cluster, SERVERS)?.must("kubectl apply of the servers")?;
     until("servers on every worker", Duration::from_secs(90), || {
-        let found = servers(plane, cluster).map_err(|e| e.to_string())?;
+        // A pod of a Node that is gone is called ready until somebody collects it.
+        let nodes = ready_nodes(plane, cluster)?;
+        let mut found = servers(plane, cluster).map_err(|e| e.to_string())?;
+        found.retain(|server| nodes.contains(&server.node));
         if found.len() == workers { Ok(found) } else { Err(format!("{} of {workers} run", found.len())) }
     })
 }
