@@ -165,6 +165,13 @@ impl Plane {
         Ok(self.traces())
     }
 
+    /// Whether a process lives in a machine of this plane's: other checkouts' suites have machines of the same names.
+    #[must_use]
+    pub fn holds(&self, pid: i32) -> bool {
+        let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        cgroups.contains(&format!("{}-", self.name)) || cgroups.contains(&format!("/{}/", self.name))
+    }
+
     /// What is on the host by this plane's name: processes, namespaces, links, mounts, cgroups, files.
     #[must_use]
     pub fn traces(&self) -> Vec<String> {

@@ -44,7 +44,7 @@ fn trouble() -> Result<()> {
     until("kube-scheduler runs again, and nobody waits for it", Duration::from_secs(60), || {
         let object = plane.object("cluster", CLUSTER).map_err(|e| e.to_string())?.ok_or("no Cluster")?;
         let waits = object["status"]["waits"].to_string();
-        let runs = processes_of_machine(&machine, "kube-scheduler").into_iter().any(|p| in_plane(&plane, p.pid));
+        let runs = processes_of_machine(&machine, "kube-scheduler").into_iter().any(|p| plane.holds(p.pid));
         if runs && !waits.contains("kube-scheduler") { Ok(()) } else { Err(format!("runs: {runs}, waits: {waits}")) }
     })?;
     plane.wait_ready(CLUSTER, Duration::from_secs(90))?;
@@ -57,7 +57,7 @@ fn trouble() -> Result<()> {
     let nodes = workload::ready_nodes(&plane, CLUSTER).map_err(anyhow::Error::msg)?;
     let apiserver = processes_of_machine("management-cp-0", "kube-apiserver")
         .into_iter()
-        .find(|p| in_plane(&plane, p.pid))
+        .find(|p| plane.holds(p.pid))
         .context("no management kube-apiserver")?;
     kill(Pid::from_raw(apiserver.pid), Signal::SIGSTOP)?;
     let before = started(&machine, "kubelet")?;
@@ -126,11 +126,6 @@ fn altered_program(plane: &Plane, machine: &str) -> Result<()> {
         if now == right && runs { Ok(()) } else { Err(format!("the link says {}, it runs: {runs}", now.display())) }
     })?;
     plane.wait_ready(CLUSTER, Duration::from_secs(60)).map(drop)
-}
-
-fn in_plane(plane: &Plane, pid: i32) -> bool {
-    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    cgroups.contains(&format!("{}-", plane.name())) || cgroups.contains(&format!("/{}/", plane.name()))
 }
 
 fn started(machine: &str, name: &str) -> Result<i32> {

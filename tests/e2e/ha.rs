@@ -113,7 +113,7 @@ fn kill_everything_once(plane: &Plane) -> Result<()> {
         .extend(["etcd", "kube-apiserver", "slipway-operator", "slipway-agent"].iter().map(|name| ("management-cp-0".to_owned(), *name)));
     for (machine, name) in victims {
         let running = |name: &str| -> Vec<i32> {
-            processes_of_machine(&machine, name).into_iter().map(|p| p.pid).filter(|pid| in_plane(plane, *pid)).collect()
+            processes_of_machine(&machine, name).into_iter().map(|p| p.pid).filter(|pid| plane.holds(*pid)).collect()
         };
         let before = running(name);
         ensure!(!before.is_empty(), "no {name} runs on {machine}");
@@ -149,12 +149,6 @@ fn kill_everything_once(plane: &Plane) -> Result<()> {
     })
 }
 
-/// Whether a process lives in a machine of this plane's: other checkouts' suites have machines of the same names.
-fn in_plane(plane: &Plane, pid: i32) -> bool {
-    let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
-    cgroups.contains(&format!("{}-", plane.name())) || cgroups.contains(&format!("/{}/", plane.name()))
-}
-
 fn power_off_a_worker(plane: &Plane) -> Result<()> {
     let before = plane.machines(CLUSTER, "workers")?;
     let victim = before[0].clone();
@@ -179,7 +173,7 @@ fn nothing_is_left_of_the_cluster(plane: &Plane) -> Result<()> {
     until("the host is clean", Duration::from_secs(10), || {
         let machines: Vec<String> = processes()
             .into_iter()
-            .filter(|p| in_plane(plane, p.pid) && p.host.starts_with("ha-"))
+            .filter(|p| plane.holds(p.pid) && p.host.starts_with("ha-"))
             .map(|p| format!("{} on {}", p.name, p.host))
             .collect();
         if machines.is_empty() { Ok(()) } else { Err(format!("still run: {machines:?}")) }
