@@ -8,6 +8,12 @@
 //! Units do not wait for each other's artifacts: etcd runs while the apiserver's program is still being hashed. Nothing waits for a unit to be
 //! up. A pass that met trouble is repeated, with growing pauses; one that did not is repeated when a unit goes down, and each minute for drift.
 
+mod checks;
+mod reloads;
+mod retire;
+
+pub use retire::stopped;
+
 use crate::accepted::Plan;
 use crate::artifacts::Artifacts;
 use crate::board::{Board, Troubles};
@@ -17,22 +23,22 @@ use crate::place::{Failures, place};
 use crate::root::{self, Access, Root};
 use crate::systemd::{Systemd, SystemdError, object_path};
 use crate::units;
+use checks::Checks;
 use futures::future::{join_all, join3};
+use reloads::Reloads;
 use slipway_model::{MachinePlan, Unit, UnitState};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::{Notify, OnceCell, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 /// What ends a failing pass's pause at the latest.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const DRIFT: Duration = Duration::from_secs(60);
 /// A unit that was up for so long may go down again without being suspected.
 const GOOD_RUN: Duration = Duration::from_secs(60);
-/// Longer than any unit's TimeoutStopSec should be.
-const STOP_WITHIN: Duration = Duration::from_secs(120);
 
 /// Makes plans real.
 pub struct Applier {
@@ -140,7 +146,8 @@ impl Applier {
     }
 
     async fn pass(&self, plan: &Arc<Plan>) -> Trouble {
-        let first = self.board.subscribe().borrow().applied_digest != plan.digest;
+        // After a pass that met trouble, when the next one comes is worth more than what this one is doing.
+        let first = self.board.subscribe().borrow().applied_digest != plan.digest && self.board.is_untroubled();
         if first {
             self.say("writing files");
         }
@@ -181,7 +188,7 @@ impl Applier {
             let before = Ledger::load(&root).map_err(|e| format!("ledger.json: {e}"))?;
             let both = before.union(&Ledger::of(&plan.plan, &root, &before));
             if both != before {
-                both.save(&root).map_err(|e| format!("ledger.json: {e}"))?;
+                both.save(&root).map_err(|e| format!("ledger.json: {}", root::words(&e)))?;
             }
             Ok((both, place(&plan.plan, &root)))
         };
@@ -214,7 +221,8 @@ impl Applier {
         let path = self.root.unit(&unit.name);
         let there = root::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
         if there.as_deref() != Some(unit.content.as_bytes()) {
-            root::replace(&path, unit.content.as_bytes(), Access::PUBLIC).map_err(|e| format!("{}: {e}", path.display()))?;
+            root::replace(&path, unit.content.as_bytes(), Access::PUBLIC)
+                .map_err(|e| format!("{}: {}", path.display(), root::words(&e)))?;
         }
         // Units that are ready at the same time write their files before the first is asked for: systemd reads all its directories anew
         // whenever one of them has changed.
@@ -287,121 +295,5 @@ impl Applier {
         let pause = if since > GOOD_RUN { Duration::ZERO } else { revival.pause };
         *revival = Revival { last: now, pause: (pause * 2).clamp(Duration::from_secs(1), LONGEST_PAUSE) };
         true
-    }
-
-    // === what the plan does not name any more ===
-
-    async fn remove_units(&self, plan: &MachinePlan, written: &Ledger) -> Trouble {
-        let gone: Vec<&String> = written.units.iter().filter(|name| !plan.units.iter().any(|unit| unit.name == **name)).collect();
-        let stopped = join_all(gone.iter().map(|name| async move {
-            let stop = async {
-                self.systemd.stop(name).await?;
-                stopped(&self.systemd, name).await
-            };
-            let done = match timeout(STOP_WITHIN, stop).await {
-                Ok(done) => done.map_err(|e| e.to_string()),
-                Err(_) => Err(format!("still stopping after {} s", STOP_WITHIN.as_secs())),
-            };
-            // Only now: a unit whose file is gone forgets how it wants to be stopped.
-            let done = done.and_then(|()| root::remove(&self.root.unit(name)).map_err(|e| e.to_string()));
-            if let (Ok(()), Ok(mut started)) = (&done, self.started.lock()) {
-                let _ = started.set(&self.root, name, None);
-            }
-            Some(((*name).clone(), done.err()?))
-        }))
-        .await;
-        let mut trouble: Trouble = stopped.into_iter().flatten().collect();
-        if !gone.is_empty()
-            && trouble.is_empty()
-            && let Err(e) = self.reloads.reload(&self.systemd).await
-        {
-            trouble.insert("reload".into(), e.to_string());
-        }
-        trouble
-    }
-
-    /// Removes files, programs and copies that no plan names any more, and forgets them.
-    async fn tidy(&self, plan: &Arc<Plan>, written: Ledger) -> Result<(), String> {
-        let now = Ledger::of(&plan.plan, &self.root, &written);
-        if now == written {
-            return Ok(());
-        }
-        let pen = self.pen.clone().lock_owned().await;
-        let root = self.root.clone();
-        let work = move || {
-            let _pen = pen;
-            for file in written.files.difference(&now.files) {
-                root::remove(&root.at(file))?;
-            }
-            for program in written.programs.difference(&now.programs) {
-                root::remove(&root.program(program))?;
-            }
-            for directory in written.directories.iter().rev().filter(|directory| !now.directories.contains(*directory)) {
-                // What others have put in, data above all, stays until a reset.
-                let _ = std::fs::remove_dir(root.at(directory));
-            }
-            // Users stay: files of theirs may.
-            let now = Ledger { users: written.users, ..now };
-            Artifacts::new(&root).prune(|sha256| now.artifacts.contains(sha256))?;
-            now.save(&root)
-        };
-        spawn_blocking(work).await.map_err(|e| e.to_string())?.map_err(|e: std::io::Error| e.to_string())
-    }
-}
-
-/// Waits until a unit runs no more.
-pub async fn stopped(systemd: &Systemd, name: &str) -> Result<(), SystemdError> {
-    loop {
-        let rows = systemd.list(&[name]).await?;
-        if rows.iter().all(|row| !row.queued && matches!(row.active.as_str(), "inactive" | "failed")) {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// The artifacts of one pass: each is checked once, whoever asks first.
-struct Checks<'a> {
-    plan: &'a MachinePlan,
-    artifacts: &'a Artifacts,
-    done: HashMap<&'a str, OnceCell<Result<(), String>>>,
-}
-
-impl<'a> Checks<'a> {
-    fn new(plan: &'a MachinePlan, artifacts: &'a Artifacts) -> Self {
-        let done = plan.artifacts.iter().map(|artifact| (artifact.name.as_str(), OnceCell::new())).collect();
-        Self { plan, artifacts, done }
-    }
-
-    async fn named<'n>(&self, name: &'n str) -> (&'n str, Result<(), String>) {
-        (name, self.ensure(name).await)
-    }
-
-    async fn ensure(&self, name: &str) -> Result<(), String> {
-        let wanted = self.plan.artifacts.iter().find(|artifact| artifact.name == name);
-        let (Some(wanted), Some(done)) = (wanted, self.done.get(name)) else { return Err(format!("artifact {name} is not in the plan")) };
-        done.get_or_init(|| async { self.artifacts.ensure(wanted).await.map_err(|why| format!("artifact {name}: {why}")) }).await.clone()
-    }
-}
-
-/// Reloads of systemd, one for all who ask while another runs.
-#[derive(Default)]
-struct Reloads {
-    asked: std::sync::atomic::AtomicU64,
-    served: tokio::sync::Mutex<u64>,
-}
-
-impl Reloads {
-    async fn reload(&self, systemd: &Systemd) -> Result<(), SystemdError> {
-        use std::sync::atomic::Ordering::SeqCst;
-        let mine = self.asked.fetch_add(1, SeqCst) + 1;
-        let mut served = self.served.lock().await;
-        if *served < mine {
-            // Everybody who has asked by now has written their file by now.
-            let all = self.asked.load(SeqCst);
-            systemd.reload().await?;
-            *served = all;
-        }
-        Ok(())
     }
 }

@@ -103,7 +103,7 @@ impl Artifacts {
         let trust = if url.starts_with("https:") { Trust::system() } else { Trust::anybody() }.map_err(|e| format!("{url}: {e}"))?;
         let target = Target::parse(url).map_err(|e| e.to_string())?;
         let mut body = http::fetch(&target, &trust, SOURCE_DEADLINE).await.map_err(|e| format!("{url}: {e}"))?;
-        let io = |e: io::Error| format!("{}: {e}", copy.display());
+        let io = |e: io::Error| format!("{}: {}", copy.display(), root::words(&e));
         let mut part = Part::create(copy, wanted).map_err(io)?;
         loop {
             let frame = tokio::time::timeout(STALL, body.frame()).await.map_err(|_| format!("{url}: no byte for {} s", STALL.as_secs()))?;
@@ -211,7 +211,7 @@ fn hash(path: &Path) -> io::Result<String> {
 fn copied(from: &Path, to: &Path, wanted: &ArtifactRef) -> Result<(), String> {
     let io = |path: &Path| {
         let shown = path.display().to_string();
-        move |e: io::Error| format!("{shown}: {e}")
+        move |e: io::Error| format!("{shown}: {}", root::words(&e))
     };
     let mut source = File::open(from).map_err(io(from))?;
     let mut part = Part::create(to, wanted).map_err(io(to))?;
@@ -265,7 +265,7 @@ impl Part {
             self.file.sync_all()?;
             fs::rename(&self.path, &self.to)
         })();
-        done.map_err(|e: io::Error| format!("{}: {e}", self.to.display()))
+        done.map_err(|e: io::Error| format!("{}: {}", self.to.display(), root::words(&e)))
     }
 }
 

@@ -77,6 +77,12 @@ impl Board {
         self.prints.lock().is_ok_and(|prints| prints.contains_key(name))
     }
 
+    /// Whether nothing stands in the way, as far as the last pass knows.
+    #[must_use]
+    pub fn is_untroubled(&self) -> bool {
+        self.state.borrow().trouble.is_empty()
+    }
+
     /// Puts up a probe's answer; its `since_ms` is when `healthy` last changed.
     pub fn probe(&self, answer: ProbeStatus) {
         self.update(|state| match state.probes.iter_mut().find(|probe| probe.name == answer.name) {

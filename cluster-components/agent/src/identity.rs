@@ -40,7 +40,7 @@ pub enum IdentityError {
     #[error("{0} is not the identity of a machine: {1}")]
     Malformed(String, String),
     /// The file system's own words.
-    #[error("{0}: {1}")]
+    #[error("{0}: {words}", words = root::words(.1))]
     Io(String, std::io::Error),
 }
 

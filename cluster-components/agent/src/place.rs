@@ -14,12 +14,12 @@ pub type Failures = BTreeMap<String, String>;
 pub fn place(plan: &MachinePlan, root: &Root) -> Failures {
     let mut failures = Failures::new();
     if let Err(e) = users(&plan.users, root) {
-        failures.insert("users".into(), e.to_string());
+        failures.insert("users".into(), root::words(&e));
     }
     let owner = |name: &str| plan.users.iter().find(|user| user.name == name).map_or(0, |user| user.id);
     for wanted in &plan.directories {
         if let Err(e) = directory(wanted, owner(&wanted.owner), root) {
-            failures.insert(wanted.path.clone(), e.to_string());
+            failures.insert(wanted.path.clone(), root::words(&e));
         }
     }
     for wanted in &plan.files {
@@ -27,7 +27,7 @@ pub fn place(plan: &MachinePlan, root: &Root) -> Failures {
             Ok(true) => tracing::debug!(path = wanted.path, "written"),
             Ok(false) => {}
             Err(e) => {
-                failures.insert(wanted.path.clone(), e.to_string());
+                failures.insert(wanted.path.clone(), root::words(&e));
             }
         }
     }

@@ -136,6 +136,12 @@ fn put(path: &Path, bytes: &[u8], access: Access, durably: bool) -> io::Result<(
     written
 }
 
+/// A failure in the file system's words, with the way out where there is one: whoever reads it may be on another continent.
+pub fn words(error: &io::Error) -> String {
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    if full { format!("{error}: free space on the machine's disk") } else { error.to_string() }
+}
+
 /// Removes a file; that it is not there is as good.
 pub fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
@@ -167,6 +173,23 @@ mod tests {
         assert_eq!(read(&path).unwrap().unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_full_disk_leaves_the_old_file_and_no_part_and_says_what_to_do() {
+        use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        mount("tmpfs", dir.path(), "tmpfs", MountFlags::empty(), Some(c"size=64k")).unwrap();
+        let path = dir.path().join("plan.json");
+        replace_durably(&path, b"old", Access::SECRET).unwrap();
+        let error = replace_durably(&path, &[b'x'; 1 << 20], Access::SECRET).unwrap_err();
+        let (left, entries) = (read(&path).unwrap(), fs::read_dir(dir.path()).unwrap().count());
+        unmount(dir.path(), UnmountFlags::DETACH).unwrap();
+        assert_eq!((left.as_deref(), entries), (Some(b"old".as_slice()), 1));
+        assert!(words(&error).ends_with("free space on the machine's disk"), "{error}");
     }
 
     #[test]

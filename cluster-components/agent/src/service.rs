@@ -6,7 +6,7 @@ use crate::check;
 use crate::credentials::{CredentialError, Credentials, InstallError};
 use crate::identity::{Identity, IdentityError};
 use crate::reset::{Reset, ResetState};
-use crate::root::Root;
+use crate::root::{self, Root};
 use crate::server::Peer;
 use crate::{logs, tunnel};
 use arc_swap::ArcSwap;
@@ -101,7 +101,9 @@ impl Machine {
 
     async fn save(&self, next: &Accepted) -> Result<(), Status> {
         let (root, copy) = (self.root.clone(), next.clone());
-        spawn_blocking(move || copy.save(&root)).await.map_err(internal)?.map_err(internal)
+        let saved = spawn_blocking(move || copy.save(&root)).await.map_err(internal)?;
+        // Nothing is acknowledged that a crash could lose: what was accepted before still holds.
+        saved.map_err(|e| internal(format!("/var/lib/slipway/agent/plan.json cannot be written: {}", root::words(&e))))
     }
 }
 
@@ -265,7 +267,7 @@ impl Service {
         let kept = spawn_blocking(move || credentials.install(&certificate_pem, &ca_pem)).await.map_err(internal)?;
         kept.map_err(|e| match e {
             InstallError::Refused(refusal) => refusal.into(),
-            InstallError::Io(e) => internal(e),
+            InstallError::Io(e) => internal(format!("/var/lib/slipway/agent: the certificate cannot be written: {}", root::words(&e))),
         })?;
         self.0.board.update(|state| state.certificate_expires_ms = self.0.credentials.expires_ms());
         tracing::info!("a certificate is installed");

@@ -2,7 +2,7 @@
 
 use crate::fixture::{Machine, service};
 use crate::waiting::{LONG, active, state, unit, until};
-use slipway_agent_api::AgentError;
+use slipway_agent_api::{AgentError, ErrorClass};
 use slipway_model::{Directory, File, MachinePlan, PlanDigest, Probe, ProbeKind, Unit, UnitState, User};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -221,4 +221,57 @@ async fn a_reset_stops_everything_and_leaves_nothing() {
     let late = client.apply_plan(None, 2, &plan(&machine)).await.unwrap_err();
     assert!(matches!(late, AgentError::Reset { .. }), "{late:?}");
     assert_eq!(machine.exec("systemctl is-enabled slipway-agent.service"), "disabled");
+}
+
+#[tokio::test]
+async fn on_a_full_disk_nothing_is_acknowledged_that_is_not_kept_and_it_heals() {
+    let machine = Machine::boot().await;
+    let client = machine.claimed().await;
+    let mut wanted = plan(&machine);
+    let one = client.apply_plan(None, 1, &wanted).await.unwrap();
+    state(&client, "both run", |state| done(state, &one, &["a.service", "b.service"])).await;
+    let pids = || (machine.main_pid("a.service"), machine.main_pid("b.service"));
+    let before = pids();
+    wanted.files[0].content = "two".into();
+
+    // The agent's own directory: the plan cannot be kept, so it is not accepted, and the one before it is whole.
+    fill(&machine, "/var/lib/slipway/agent");
+    let error = client.apply_plan(Some(&one), 1, &wanted).await.unwrap_err();
+    assert!(matches!(error, AgentError::Failed { .. }) && error.class() == ErrorClass::Retry, "{error}");
+    let words = error.to_string();
+    assert!(words.contains("plan.json") && words.contains("No space left") && words.contains("free space"), "{words}");
+    let agent = machine.main_pid("slipway-agent.service");
+    machine.exec(&format!("kill -9 {agent}"));
+    until("the agent is back", || async { if machine.main_pid("slipway-agent.service") == agent { Err("not yet") } else { Ok(()) } }).await;
+    let client = machine.operator().await;
+    state(&client, "it remembers", |state| done(state, &one, &["a.service", "b.service"])).await;
+    assert_eq!(pids(), before, "a full disk restarts nothing");
+
+    // Where the plan's files are: it is accepted, and what cannot be written is named, with since when and when it is tried again.
+    machine.exec("rm /var/lib/slipway/agent/ballast");
+    fill(&machine, "/etc/kubernetes");
+    let two = client.apply_plan(Some(&one), 1, &wanted).await.unwrap();
+    let told = state(&client, "the trouble is told", |state| {
+        state.accepted_digest == two.0 && state.trouble.contains("/etc/kubernetes/a: No space left") && state.applying.contains("again")
+    });
+    let told = told.await;
+    assert!(told.trouble_since_ms > 0 && told.applied_digest == one.0, "{told:?}");
+    assert_eq!(machine.exec("cat /etc/kubernetes/a"), "one", "the old file is whole");
+    assert_eq!(pids(), before);
+
+    machine.exec("rm /etc/kubernetes/ballast");
+    state(&client, "it heals by itself", |state| done(state, &two, &["a.service", "b.service"])).await;
+    assert_eq!(machine.exec("cat /etc/kubernetes/a"), "two");
+    let after = pids();
+    assert!(after.0 != before.0 && after.1 == before.1, "only the unit of the changed file is started anew: {before:?} {after:?}");
+}
+
+/// Gives a directory a small file system of its own with what was in it, and fills that to the last byte.
+fn fill(machine: &Machine, directory: &str) {
+    let full = machine.exec(&format!(
+        "set -e; mkdir -p /run/small; mount -t tmpfs -o size=4m,mode=700 small /run/small; cp -a {directory}/. /run/small/; \
+         mount --bind /run/small {directory}; umount /run/small; \
+         dd if=/dev/zero of={directory}/ballast bs=4k status=none 2>/dev/null || echo full"
+    ));
+    assert_eq!(full, "full");
 }
