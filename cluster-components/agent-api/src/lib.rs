@@ -6,6 +6,7 @@
 //! ```
 //! `claim` and `refusal` are spoken by both ends; `client` is the operator's. The agent's end is the crate `slipway-agent`.
 
+mod any_certificate;
 pub mod claim;
 pub mod client;
 mod error;
@@ -14,6 +15,7 @@ pub mod refusal;
 mod tls;
 mod tunnel;
 
+pub use any_certificate::AnyCertificate;
 pub use client::{AgentClient, UnclaimedAgent};
 pub use error::{AgentError, ErrorClass};
 pub use tls::OperatorIdentity;

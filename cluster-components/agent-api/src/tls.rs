@@ -1,6 +1,6 @@
 //! TLS of the operator's end: TLS 1.3 only, no resumption (a connection's authority ends with it).
 
-use crate::{AgentError, UNCLAIMED_SERVER_NAME};
+use crate::{AgentError, AnyCertificate, UNCLAIMED_SERVER_NAME};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -47,7 +47,7 @@ pub(crate) fn unclaimed_config() -> Result<Arc<ClientConfig>, AgentError> {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|e| AgentError::Own(e.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider())))
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider())))
         .with_no_client_auth();
     finish(&mut config);
     Ok(Arc::new(config))
@@ -119,43 +119,4 @@ impl ServerCertVerifier for Claimed {
 fn says_unclaimed(certificate: &CertificateDer<'_>) -> bool {
     let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return false };
     parsed.subject().iter_common_name().any(|name| name.as_str() == Ok(UNCLAIMED_SERVER_NAME))
-}
-
-/// Takes any certificate, but still checks that the other end holds its key: the exporter is worth nothing without.
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.2 is not spoken here".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
