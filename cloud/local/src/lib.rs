@@ -22,4 +22,6 @@ pub use client::LocalClient;
 pub use host::HostError;
 pub use layout::Layout;
 pub use leftovers::leftovers;
+// A test of what runs in a machine makes one without the daemon.
+pub use machine::{image, spec};
 pub use remove::remove;

@@ -5,7 +5,7 @@
 
 pub mod cgroups;
 pub mod image;
-mod spec;
+pub mod spec;
 
 use crate::host::{self, HostError};
 use crate::layout::Layout;
@@ -97,11 +97,12 @@ pub async fn boot(layout: &Layout, machine: &Boot<'_>) -> Result<Running, HostEr
     let cgroup = format!("{}/{}", layout.cgroup(), machine.id);
     network::plug(layout, machine.network, machine.id, machine.address).await?;
     let status = host::file("reading", Path::new("/proc/self/status"), std::fs::read_to_string("/proc/self/status"))?;
+    let binds: &[_] = if machine.store { &[(layout.store.as_path(), "/opt/slipway/store")] } else { &[] };
     let spec = spec::Spec {
         container: &container,
         hostname: machine.hostname,
         cgroup: &cgroup,
-        store: machine.store.then_some(layout.store.as_path()),
+        binds,
         boot: machine.boot,
         never_boot: machine.never_boot,
     };

@@ -67,8 +67,8 @@ pub struct Spec<'a> {
     pub hostname: &'a str,
     /// cgroup of the machine in every hierarchy.
     pub cgroup: &'a str,
-    /// The host's artifact store; none for a load balancer.
-    pub store: Option<&'a Path>,
+    /// Paths of the host that it may read, and where: the artifact store, for one.
+    pub binds: &'a [(&'a Path, &'a str)],
     /// Which boot this is.
     pub boot: u64,
     /// Fault: PID 1 does nothing.
@@ -104,9 +104,7 @@ pub fn render(spec: &Spec<'_>, capabilities: &[String], exists: impl Fn(&str) ->
     if exists("/dev/kmsg") {
         mounts.push(bind("/dev/kmsg", "/dev/kmsg", "rw"));
     }
-    if let Some(store) = spec.store {
-        mounts.push(bind(&store.to_string_lossy(), "/opt/slipway/store", "ro"));
-    }
+    mounts.extend(spec.binds.iter().map(|(from, to)| bind(&from.to_string_lossy(), to, "ro")));
     let init =
         if spec.never_boot { json!(["/usr/bin/sleep", "infinity"]) } else { json!(["/usr/lib/systemd/systemd", "--show-status=false"]) };
     let namespaces: Vec<Value> = ["pid", "mount", "ipc", "uts", "cgroup"].iter().map(|kind| json!({"type": kind})).collect();
@@ -153,7 +151,7 @@ mod tests {
             container: "slw-i-4",
             hostname: "demo-cp-0",
             cgroup: "/slw/i-4",
-            store: Some(Path::new("/store")),
+            binds: &[(Path::new("/store"), "/opt/slipway/store")],
             boot: 2,
             never_boot: false,
         };

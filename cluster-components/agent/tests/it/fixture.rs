@@ -4,91 +4,18 @@
 use crate::authority::Authority;
 use crate::process::{TOKEN, claim};
 use crate::waiting::until;
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 use slipway_agent_api::{AgentClient, AgentError};
+use slipway_local::image;
+use slipway_local::spec::{self, Spec};
 use slipway_model::{ArtifactRef, Unit, UnitState};
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-
-/// As the name of the units says: what a container without devices, consoles and clocks of its own does not need.
-const MASKED: &[&str] = &[
-    "systemd-udevd.service",
-    "systemd-udev-trigger.service",
-    "systemd-udevd-control.socket",
-    "systemd-udevd-kernel.socket",
-    "systemd-networkd.service",
-    "systemd-resolved.service",
-    "systemd-timesyncd.service",
-    "systemd-logind.service",
-    "systemd-modules-load.service",
-    "systemd-remount-fs.service",
-    "systemd-sysctl.service",
-    "systemd-sysusers.service",
-    "systemd-firstboot.service",
-    "systemd-hwdb-update.service",
-    "systemd-update-utmp.service",
-    "systemd-user-sessions.service",
-    "systemd-update-done.service",
-    "systemd-random-seed.service",
-    "systemd-journal-catalog-update.service",
-    "systemd-tmpfiles-clean.timer",
-    "systemd-ask-password-wall.path",
-    "systemd-ask-password-console.path",
-    "ldconfig.service",
-    "getty.target",
-    "console-getty.service",
-    "sys-kernel-debug.mount",
-    "sys-kernel-tracing.mount",
-    "sys-fs-fuse-connections.mount",
-    "dev-hugepages.mount",
-    "dev-mqueue.mount",
-    "proc-sys-fs-binfmt_misc.automount",
-    "apt-daily.timer",
-    "apt-daily-upgrade.timer",
-    "dpkg-db-backup.timer",
-    "e2scrub_all.timer",
-    "fstrim.timer",
-];
-
-const CAPABILITIES: &[&str] = &[
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-];
 
 const AGENT_UNIT: &str = "\
 [Unit]
@@ -170,67 +97,27 @@ impl Machine {
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
     }
 
+    /// A disk and a bundle as the local cloud makes them, with the agent where user data would have put it.
     fn lay_out(&self) {
-        for directory in "proc sys dev usr bin sbin lib lib64 run tmp root var/tmp var/log/journal var/lib/systemd opt/slipway".split(' ') {
-            fs::create_dir_all(self.path(directory)).unwrap();
-        }
-        fs::create_dir_all(self.store()).unwrap();
-        let id = hex::encode(&Sha256::digest(&self.name)[..16]);
-        self.write("/etc/passwd", "root:x:0:0:root:/root:/bin/bash\nmessagebus:x:100:100::/:/bin/false\n", 0o644);
-        self.write("/etc/group", "root:x:0:\nmessagebus:x:100:\nadm:x:4:\ntty:x:5:\nutmp:x:43:\nsystemd-journal:x:999:\n", 0o644);
-        self.write("/etc/machine-id", &format!("{id}\n"), 0o644);
-        self.write("/etc/hostname", &self.name, 0o644);
-        self.write("/etc/os-release", "ID=test\n", 0o644);
+        let IpAddr::V4(address) = self.address.ip() else { panic!("machines have IPv4 addresses") };
+        let who = image::Identity { hostname: &self.name, address, uid: &self.uid };
+        image::write(&self.root(), &who, &image::Role::Instance { user_data: "" }).unwrap();
         let identity = json!({"machineUid": self.uid, "name": self.name, "clusterUid": "c", "token": TOKEN, "listen": "0.0.0.0:7443"});
         self.write("/etc/slipway/identity.json", &identity.to_string(), 0o600);
         self.write("/etc/systemd/system/slipway-agent.service", AGENT_UNIT, 0o644);
-        let system = self.path("/etc/systemd/system");
-        fs::create_dir_all(system.join("multi-user.target.wants")).unwrap();
-        symlink("../slipway-agent.service", system.join("multi-user.target.wants/slipway-agent.service")).unwrap();
-        symlink("/usr/lib/systemd/system/multi-user.target", system.join("default.target")).unwrap();
-        for unit in MASKED {
-            symlink("/dev/null", system.join(unit)).unwrap();
-        }
-        fs::write(self.directory.path().join("config.json"), self.oci().to_string()).unwrap();
-    }
-
-    fn oci(&self) -> Value {
-        let status = fs::read_to_string("/proc/self/status").unwrap();
-        let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).unwrap().trim();
-        let bounding = u64::from_str_radix(bounding, 16).unwrap();
-        // In the kernel's order, up to SETFCAP.
-        let capabilities: Vec<_> =
-            CAPABILITIES.iter().enumerate().filter(|(n, _)| bounding >> n & 1 == 1).map(|(_, name)| format!("CAP_{name}")).collect();
-        let bind = |from: &str, to: &str, how: &str| json!({"destination": to, "source": from, "type": "bind", "options": ["rbind", how]});
-        let mount = |to: &str, kind: &str, options: &[&str]| json!({"destination": to, "source": kind, "type": kind, "options": options});
-        let agent = env!("CARGO_BIN_EXE_slipway-agent");
-        json!({
-            "ociVersion": "1.0.2",
-            "hostname": self.name,
-            "root": {"path": "rootfs"},
-            "process": {
-                "user": {"uid": 0, "gid": 0}, "cwd": "/", "args": ["/usr/lib/systemd/systemd", "--show-status=false"],
-                "env": ["container=slipway-test", "PATH=/usr/sbin:/usr/bin"],
-                "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities, "inheritable": capabilities},
-            },
-            "mounts": [
-                mount("/proc", "proc", &[]), mount("/dev", "tmpfs", &["nosuid", "mode=755"]),
-                mount("/dev/pts", "devpts", &["newinstance", "ptmxmode=0666"]), mount("/dev/shm", "tmpfs", &[]),
-                mount("/sys", "sysfs", &["rw"]), mount("/sys/fs/cgroup", "cgroup", &["rw"]),
-                mount("/run", "tmpfs", &["mode=755"]), mount("/tmp", "tmpfs", &[]),
-                bind("/usr", "/usr", "ro"), bind("/usr/bin", "/bin", "ro"), bind("/usr/sbin", "/sbin", "ro"),
-                bind("/usr/lib", "/lib", "ro"), bind("/usr/lib64", "/lib64", "ro"), bind("/etc/dbus-1", "/etc/dbus-1", "ro"),
-                bind(agent, "/opt/slipway/agent", "ro"), bind(self.store().to_str().unwrap(), "/opt/slipway/store", "ro"),
-            ],
-            "linux": {
-                "rootfsPropagation": "rshared", "cgroupsPath": format!("/{}", self.name),
-                "resources": {"devices": [{"allow": true, "access": "rwm"}]},
-                "namespaces": [
-                    {"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}, {"type": "cgroup"},
-                    {"type": "network", "path": format!("/run/netns/{}", self.name)},
-                ],
-            },
-        })
+        symlink("../slipway-agent.service", self.path("/etc/systemd/system/multi-user.target.wants/slipway-agent.service")).unwrap();
+        fs::create_dir_all(self.store()).unwrap();
+        let spec = Spec {
+            container: &self.name,
+            hostname: &self.name,
+            cgroup: &format!("/{}", self.name),
+            binds: &[(Path::new(env!("CARGO_BIN_EXE_slipway-agent")), "/opt/slipway/agent"), (&self.store(), "/opt/slipway/store")],
+            boot: 1,
+            never_boot: false,
+        };
+        let capabilities = spec::capabilities(&fs::read_to_string("/proc/self/status").unwrap());
+        let bundle = spec::render(&spec, &capabilities, |path| Path::new(path).exists());
+        fs::write(self.directory.path().join("config.json"), bundle.to_string()).unwrap();
     }
 
     pub fn power_on(&self) {
