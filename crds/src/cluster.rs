@@ -1,12 +1,14 @@
 //! `Cluster`: one object describes a whole Kubernetes cluster, its node pools inline.
 
-use crate::progress::{Step, Wait};
+use crate::progress::{Decision, Step, Wait};
+use crate::upgrade::{Amount, Versions};
 use crate::{rules, schemas};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::jiff::Timestamp;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use slipway_model::{DeletionPolicy, ProxyMode, TaintEffect};
+use slipway_model::{Allow, DeletionPolicy, Healing, ProxyMode, Strategy, TaintEffect, Weekday};
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -67,6 +69,51 @@ pub struct ClusterSpec {
     #[serde(default)]
     #[schemars(schema_with = "schemas::deletion_policy")]
     pub deletion_policy: DeletionPolicy,
+
+    /// When machines may be disturbed: by upgrades, by replacing what is outdated, by taking control planes away. Left out: at any time.
+    #[serde(default, skip_serializing_if = "Maintenance::is_default")]
+    pub maintenance: Maintenance,
+}
+
+/// When machines may be disturbed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Maintenance {
+    /// While true, nothing that disturbs machines is begun. What was begun is finished.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
+    /// Times of the week in which machines may be disturbed. None: at any time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub windows: Vec<Window>,
+    /// Whether dead machines are replaced while machines may not be disturbed. Always: at any time, paused or not. InWindows: as everything else.
+    #[serde(default)]
+    #[schemars(schema_with = "schemas::healing")]
+    pub healing: Healing,
+}
+
+impl Maintenance {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A time that comes again every week.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Window {
+    /// Days on which it begins. None: every day.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "schemas::weekdays")]
+    pub days: Vec<Weekday>,
+    /// When it begins, as hours and minutes in UTC, e.g. 02:30.
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = rules::time_of_day())]
+    pub start: String,
+    /// How long it lasts, in minutes, up to a whole day.
+    #[schemars(with = "i32")]
+    #[x_kube(validation = rules::window_minutes())]
+    pub minutes: u32,
 }
 
 /// Where a cluster's machines run: exactly one of the fields that the schema knows.
@@ -148,6 +195,35 @@ pub struct ControlPlane {
     #[schemars(with = "i32")]
     #[x_kube(validation = rules::control_plane_replicas())]
     pub replicas: u32,
+
+    /// How its machines come to run what is wanted.
+    #[serde(default, skip_serializing_if = "ControlPlaneUpgrade::is_default")]
+    pub upgrade: ControlPlaneUpgrade,
+
+    /// Any text, such as a date: when it changes, every control-plane machine is replaced by a new one, one after the other.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub replace_request: String,
+}
+
+/// How control-plane machines are changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ControlPlaneUpgrade {
+    /// InPlace: the machine stays and its components are exchanged, one at a time. Replace: a new machine joins, then an old one leaves.
+    #[serde(default)]
+    #[schemars(schema_with = "schemas::strategy")]
+    pub strategy: Strategy,
+    /// InPlaceOnly: whatever would replace a machine is refused before anything changes.
+    #[serde(default)]
+    #[schemars(schema_with = "schemas::allow")]
+    pub allow: Allow,
+}
+
+impl ControlPlaneUpgrade {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A pool of worker machines that are alike.
@@ -179,6 +255,119 @@ pub struct Pool {
     #[serde(default = "default_drain_timeout")]
     #[schemars(with = "i32", range(min = 0, max = 604_800))]
     pub drain_timeout_seconds: u32,
+
+    /// The Kubernetes version of its nodes, where it is to stay behind the control plane's: at most three minor versions older, never newer. Left out: the
+    /// Cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = rules::supported_pool_version())]
+    pub kubernetes_version: Option<String>,
+
+    /// How its machines come to run what is wanted.
+    #[serde(default, skip_serializing_if = "PoolUpgrade::is_default")]
+    pub upgrade: PoolUpgrade,
+
+    /// Any text, such as a date: when it changes, every machine of the pool is replaced by a new one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub replace_request: String,
+
+    /// When a machine of it counts as failed and is replaced.
+    #[serde(default, skip_serializing_if = "HealthCheck::is_default")]
+    pub health_check: HealthCheck,
+}
+
+/// How a pool's machines are changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::surge_or_unavailable())]
+pub struct PoolUpgrade {
+    /// InPlace: the machine is drained, its components are exchanged, and pods may come back. Replace: a new machine comes, the old one is drained and goes.
+    #[serde(default)]
+    #[schemars(schema_with = "schemas::strategy")]
+    pub strategy: Strategy,
+    /// How many machines more than wanted there may be while machines are replaced: a number, or a percentage of the pool (rounded up).
+    #[serde(default = "one_machine")]
+    #[schemars(schema_with = "schemas::amount")]
+    pub max_surge: Amount,
+    /// How many machines fewer than wanted may be Ready while the pool is changed: a number, or a percentage of the pool (rounded down).
+    #[serde(default = "one_machine")]
+    #[schemars(schema_with = "schemas::amount")]
+    pub max_unavailable: Amount,
+    /// InPlaceOnly: whatever would replace a machine is refused before anything changes.
+    #[serde(default)]
+    #[schemars(schema_with = "schemas::allow")]
+    pub allow: Allow,
+}
+
+impl Default for PoolUpgrade {
+    fn default() -> Self {
+        Self { strategy: Strategy::default(), max_surge: one_machine(), max_unavailable: one_machine(), allow: Allow::default() }
+    }
+}
+
+impl PoolUpgrade {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn one_machine() -> Amount {
+    Amount::Int(1)
+}
+
+/// When a machine counts as failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheck {
+    /// After so many seconds of its agent's silence a machine is replaced, if its cloud or its Node's Ready condition agrees.
+    #[serde(default = "agent_silent_seconds")]
+    #[schemars(with = "i32", range(min = 10, max = 86_400))]
+    pub agent_silent_seconds: u32,
+    /// Node conditions that must not last, such as Ready being False for 600 seconds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub node_conditions: Vec<NodeCondition>,
+    /// How many machines of the pool are replaced at once for their health: a number, or a percentage (rounded up).
+    #[serde(default = "fifth")]
+    #[schemars(schema_with = "schemas::amount")]
+    pub max_replacing: Amount,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self { agent_silent_seconds: agent_silent_seconds(), node_conditions: vec![], max_replacing: fifth() }
+    }
+}
+
+impl HealthCheck {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn agent_silent_seconds() -> u32 {
+    30
+}
+
+fn fifth() -> Amount {
+    Amount::String("20%".to_owned())
+}
+
+/// A Node condition that makes its machine failed when it lasts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeCondition {
+    /// Its type, e.g. Ready or DiskPressure.
+    #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: String,
+    /// The status that must not last.
+    #[schemars(schema_with = "schemas::condition_status")]
+    pub status: String,
+    /// For how many seconds it may last.
+    #[schemars(with = "i32", range(min = 30, max = 86_400))]
+    pub seconds: u32,
 }
 
 impl Pool {
@@ -263,9 +452,33 @@ pub struct ClusterStatus {
     /// What is being waited for: on which machine, since when, the last error, the next try.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<Wait>,
+    /// Members of etcd, as a quorum of them says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
+    pub etcd_members: Vec<EtcdMember>,
+    /// Why things were done, the latest last: what `slipway explain` tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
     /// Facts that Slipway wrote down before it acted on them. They are not to be edited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded: Option<Recorded>,
+}
+
+/// A member of etcd.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EtcdMember {
+    /// etcd's number of it, 16 hexadecimal digits.
+    pub id: String,
+    /// Its machine; empty where it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub machine: String,
+    /// Leader, Follower, Learner, or Silent where it does not answer.
+    #[serde(default)]
+    pub role: String,
+    /// Version of its program, where it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// Machines of a kind.
@@ -309,6 +522,42 @@ pub struct Recorded {
     /// Machine numbers that each pool (cp for the control plane) has used. None is used twice.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ordinals: BTreeMap<String, Ordinals>,
+    /// The upgrade that was begun and is not over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upgrade: Option<Upgrade>,
+}
+
+/// An upgrade of the control plane that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Upgrade {
+    /// What the control plane ran before.
+    pub from: Versions,
+    /// What it shall run.
+    pub to: Versions,
+    /// Name of the EtcdSnapshot that was taken before anything changed.
+    pub snapshot: String,
+    /// When it was begun.
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub since: Timestamp,
+    /// Why it stands still, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+}
+
+/// Why an upgrade stands still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stopped {
+    /// The machine that did not come back.
+    pub machine: String,
+    /// What of it was changed: etcd, apiServer, controllers or node.
+    pub part: String,
+    /// What it said.
+    pub why: String,
+    /// When.
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub since: Timestamp,
 }
 
 /// An address and a port.

@@ -1,4 +1,4 @@
-//! What users apply and what the operator keeps: [`Cluster`], [`NodePool`] and [`Machine`] of `slipway.dev/v1alpha1`.
+//! What users apply and what the operator keeps: [`Cluster`], [`NodePool`], [`Machine`] and [`EtcdSnapshot`] of `slipway.dev/v1alpha1`.
 //!
 //! ```text
 //! Cluster ── spec.pools[] ──► NodePool (one per pool: the scale subresource)
@@ -17,17 +17,24 @@ mod machine;
 mod pool;
 mod progress;
 mod schemas;
+mod snapshot;
+mod upgrade;
 
 pub use cluster::{
-    Cluster, ClusterSpec, ClusterStatus, ComponentVersions, ControlPlane, Counts, Endpoint, LocalProvider, Network, Ordinals, Pool,
-    Provider, Recorded, Taint,
+    Cluster, ClusterSpec, ClusterStatus, ComponentVersions, ControlPlane, ControlPlaneUpgrade, Counts, Endpoint, EtcdMember, HealthCheck,
+    LocalProvider, Maintenance, Network, NodeCondition, Ordinals, Pool, PoolUpgrade, Provider, Recorded, Stopped, Taint, Upgrade, Window,
 };
 pub use conditions::{Finding, set_conditions};
-pub use machine::{AgentStatus, Instance, Machine, MachinePhase, MachineRole, MachineSpec, MachineStatus, ProbeStatus, Stage, UnitStatus};
+pub use machine::{
+    AgentStatus, Instance, Join, Machine, MachinePhase, MachineRole, MachineSpec, MachineStatus, ProbeStatus, Stage, UnitStatus,
+    VersionChange,
+};
 pub use pool::{NodePool, NodePoolSpec, NodePoolStatus};
-pub use progress::{Step, Wait};
+pub use progress::{Decision, Step, Wait};
 pub use render::{all, yaml};
-pub use slipway_model::{DeletionPolicy, ProxyMode, TaintEffect};
+pub use slipway_model::{Allow, DeletionPolicy, Healing, ProxyMode, Strategy, TaintEffect, Weekday};
+pub use snapshot::{EtcdSnapshot, EtcdSnapshotSpec, EtcdSnapshotStatus};
+pub use upgrade::{Amount, Versions};
 
 /// The API group of everything here.
 pub const GROUP: &str = "slipway.dev";

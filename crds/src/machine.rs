@@ -1,12 +1,14 @@
 //! `Machine`: the record of one machine, written before the machine is asked for. Its spec is the operator's: facts that must survive stand there.
 
-use crate::progress::Wait;
+use crate::progress::{Decision, Wait};
+use crate::upgrade::Versions;
 use crate::{rules, schemas};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::jiff::Timestamp;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What the machine is, and what was recorded about it.
@@ -27,14 +29,14 @@ use std::fmt;
     selectable = ".spec.cluster",
     printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.cluster"),
     printcolumn(name = "Role", type_ = "string", json_path = ".spec.role"),
-    printcolumn(name = "Version", type_ = "string", json_path = ".spec.kubernetesVersion"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".spec.versions.kubelet"),
     printcolumn(name = "Address", type_ = "string", json_path = ".spec.instance.address"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Node", type_ = "string", json_path = ".status.nodeName", priority = "1"),
     printcolumn(name = "Instance", type_ = "string", json_path = ".spec.instance.id", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = rules::role_fits_pool(), validation = rules::recorded_once("instance"), validation = rules::recorded_once("agentKey"))]
+#[x_kube(validation = rules::role_fits_pool(), validation = rules::recorded_once("instance"), validation = rules::recorded_once("agentKey"), validation = rules::recorded_once("join"))]
 pub struct MachineSpec {
     /// Name of the Cluster in the same namespace. It cannot be changed.
     #[schemars(length(max = 30))]
@@ -51,9 +53,21 @@ pub struct MachineSpec {
     #[schemars(with = "i64", range(min = 0, max = 4_294_967_295_i64))]
     #[x_kube(validation = rules::immutable_number("spec.ordinal"))]
     pub ordinal: u32,
-    /// The Kubernetes version that it runs.
-    #[schemars(length(max = 32))]
-    pub kubernetes_version: String,
+    /// What it is told to run.
+    pub versions: Versions,
+    /// What it was told to run before, and when that changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<VersionChange>,
+    /// Of what only a new machine can bring. A machine whose revision is not the wanted one is replaced.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 64))]
+    pub revision: String,
+    /// How its etcd member joins a cluster that was founded before. It cannot be changed once it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<Join>,
+    /// It is leaving the control plane and runs neither API server nor controllers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retiring: bool,
     /// What the cloud made for this record. It cannot be changed once it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,
@@ -61,6 +75,28 @@ pub struct MachineSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub agent_key: Option<String>,
+}
+
+/// A change of a machine's versions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VersionChange {
+    /// What it was told to run before.
+    pub from: Versions,
+    /// When that changed, to the microsecond.
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub at: Timestamp,
+}
+
+/// How an etcd member joins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Join {
+    /// The number that etcd gave it, 16 hexadecimal digits.
+    #[schemars(length(max = 16))]
+    pub member: String,
+    /// Addresses of all members when it was added, itself included, by machine.
+    pub members: BTreeMap<String, String>,
 }
 
 /// What a machine does.
@@ -123,6 +159,9 @@ pub struct MachineStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub stages: Vec<Stage>,
+    /// Why things were done to it, the latest last: what `slipway explain` tells.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
     /// What is being waited for on this machine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<Wait>,

@@ -43,3 +43,19 @@ pub struct Wait {
     #[schemars(schema_with = "crate::schemas::time")]
     pub next_try: Option<Timestamp>,
 }
+
+/// Why something was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Decision {
+    /// When it was begun.
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub at: Timestamp,
+    /// What was done.
+    pub what: String,
+    /// On which machine, if on one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
+    /// The facts and the rule it followed from.
+    pub because: String,
+}

@@ -295,3 +295,42 @@ pub fn machine_name() -> Rule {
         &["strings.quote(self.metadata.name)", "self.spec.cluster", "self.spec.pool", "string(self.spec.ordinal)"],
     )
 }
+
+/// One of [`SUPPORTED`], for a pool.
+#[must_use]
+pub fn supported_pool_version() -> Rule {
+    let message = format!("spec.pools[].kubernetesVersion is %s: must be {}", any_of(SUPPORTED));
+    rule(format!("self in {}", list(SUPPORTED)), &message, &[SELF])
+}
+
+/// `02:30`.
+#[must_use]
+pub fn time_of_day() -> Rule {
+    rule(
+        "self.matches('^([01][0-9]|2[0-3]):[0-5][0-9]$')",
+        "spec.maintenance.windows[].start is %s: must be hours and minutes such as 02:30",
+        &[SELF],
+    )
+}
+
+/// A window that opens, and closes within a day.
+#[must_use]
+pub fn window_minutes() -> Rule {
+    rule("self >= 1 && self <= 1440", "spec.maintenance.windows[].minutes is %s: must be between 1 and 1440", &["string(self)"])
+}
+
+/// A number or a percentage.
+#[must_use]
+pub fn amount() -> Rule {
+    Rule::new("type(self) == int ? (self >= 0 && self <= 1000) : string(self).matches('^(100|[1-9]?[0-9])%$')")
+        .message("must be a number of machines from 0 to 1000, or a percentage from 0% to 100%")
+}
+
+/// A change needs room above or below.
+#[must_use]
+pub fn surge_or_unavailable() -> Rule {
+    let zero = |field: &str| format!("(type(self.{field}) == int ? self.{field} == 0 : string(self.{field}) == '0%')");
+    Rule::new(format!("!({} && {})", zero("maxSurge"), zero("maxUnavailable"))).message(
+        "spec.pools[].upgrade.maxSurge and maxUnavailable are both 0: at least one must be 1 or more, or no machine can be changed",
+    )
+}

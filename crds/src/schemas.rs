@@ -46,6 +46,46 @@ pub fn taint_effect(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"] })
 }
 
+/// [`slipway_model::Strategy`].
+pub fn strategy(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["InPlace", "Replace"] })
+}
+
+/// [`slipway_model::Allow`].
+pub fn allow(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["Any", "InPlaceOnly"] })
+}
+
+/// [`slipway_model::Healing`].
+pub fn healing(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["Always", "InWindows"] })
+}
+
+/// Days on which a window begins, each once.
+pub fn weekdays(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array",
+        "maxItems": 7,
+        "x-kubernetes-list-type": "set",
+        "items": { "type": "string", "enum": ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"] },
+    })
+}
+
+/// A condition's status.
+pub fn condition_status(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["True", "False", "Unknown"] })
+}
+
+/// [`crate::Amount`].
+pub fn amount(_: &mut SchemaGenerator) -> Schema {
+    let rules = rules::amount();
+    json_schema!({
+        "anyOf": [{ "type": "integer" }, { "type": "string" }],
+        "x-kubernetes-int-or-string": true,
+        "x-kubernetes-validations": rules,
+    })
+}
+
 /// A pool's name. Bounded far above what is valid, as labels are.
 pub fn pool_name(_: &mut SchemaGenerator) -> Schema {
     let rules = rules::pool_name();

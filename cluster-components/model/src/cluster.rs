@@ -1,6 +1,6 @@
 //! A validated cluster. Made by the operator's `validate` from a Cluster object and by nothing else.
 
-use crate::{ClusterName, KubernetesVersion, Network, PoolName};
+use crate::{Allow, ClusterName, HealthCheck, KubernetesVersion, MachineVersions, Maintenance, Network, PoolName, PoolUpgrade, Strategy};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -22,20 +22,33 @@ pub enum DeletionPolicy {
     Orphan,
 }
 
-/// Versions held back or forward by the user, beside the catalogue's choice for the Kubernetes version. With leading `v`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct ComponentVersions {
-    /// etcd's.
-    pub etcd: Option<String>,
-    /// containerd's.
-    pub containerd: Option<String>,
-}
-
 /// The control plane's machines.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ControlPlane {
     /// 1, 3, 5 or 7.
     pub replicas: u32,
+    /// What its machines shall come to run, the catalogue's choices and the user's applied.
+    pub versions: MachineVersions,
+    /// How outdated machines come to run it.
+    pub strategy: Strategy,
+    /// What may be done to machines on the way.
+    pub allow: Allow,
+    /// Of what only a new machine can bring; a machine recorded with another one is to be replaced.
+    pub revision: String,
+}
+
+/// How careful changes are: it follows from the place where the machines run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// For how long a machine's probes must have been good before the next one is touched.
+    pub soak_seconds: u32,
+    /// How long a changed machine may take to be well again before the roll stops.
+    pub step_timeout_seconds: u32,
+}
+
+impl Pace {
+    /// Of machines on one host.
+    pub const LOCAL: Self = Self { soak_seconds: 2, step_timeout_seconds: 120 };
 }
 
 /// What a taint does.
@@ -85,6 +98,16 @@ pub struct Pool {
     pub taints: Vec<Taint>,
     /// How long a drain may wait for disruption budgets, in seconds. `0` waits for ever.
     pub drain_timeout_seconds: u32,
+    /// What its machines shall come to run; never newer than the control plane's target.
+    pub versions: MachineVersions,
+    /// How they come to run it, and how many at once.
+    pub upgrade: PoolUpgrade,
+    /// What may be done to machines on the way.
+    pub allow: Allow,
+    /// See [`ControlPlane::revision`].
+    pub revision: String,
+    /// When a machine of it counts as failed.
+    pub health: HealthCheck,
 }
 
 /// What the user wants, parsed.
@@ -92,7 +115,7 @@ pub struct Pool {
 pub struct ClusterSpec {
     /// The cluster's name.
     pub name: ClusterName,
-    /// The version of its control plane and, in this release, of all its pools.
+    /// The version of its control plane and of every pool that names none.
     pub kubernetes_version: KubernetesVersion,
     /// Where it runs.
     pub provider: Provider,
@@ -102,8 +125,10 @@ pub struct ClusterSpec {
     pub control_plane: ControlPlane,
     /// Its workers, in the user's order.
     pub pools: Vec<Pool>,
-    /// Versions the user holds.
-    pub component_versions: ComponentVersions,
     /// What deletion means.
     pub deletion_policy: DeletionPolicy,
+    /// When machines may be disturbed.
+    pub maintenance: Maintenance,
+    /// How careful changes are.
+    pub pace: Pace,
 }

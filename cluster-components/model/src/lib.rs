@@ -11,11 +11,15 @@ mod credentials;
 mod machine;
 mod names;
 mod network;
+mod upgrade;
 mod version;
+mod versions;
 
-pub use cluster::{ClusterSpec, ComponentVersions, ControlPlane, DeletionPolicy, Pool, Provider, Taint, TaintEffect};
+pub use cluster::{ClusterSpec, ControlPlane, DeletionPolicy, Pace, Pool, Provider, Taint, TaintEffect};
 pub use credentials::{ControlPlaneCredentials, Credential, NodeCredentials};
 pub use machine::{ArtifactRef, Content, Directory, File, MachinePlan, PlanDigest, Probe, ProbeKind, Unit, UnitState, User};
 pub use names::{ClusterName, MachineName, NameError, PoolName};
 pub use network::{Network, NetworkError, ProxyMode};
+pub use upgrade::{Allow, Amount, Healing, HealthCheck, Maintenance, NodeConditionLimit, PoolUpgrade, Strategy, Weekday, Window};
 pub use version::{KubernetesVersion, VersionError};
+pub use versions::{ComponentVersion, ComponentVersionError, ControlPlaneVersions, MachineVersions, NodeVersions, Part};

@@ -5,9 +5,9 @@
 //! An executor may begin the next pass while some still run and skips those whose [`Action::key`] is running; those that [`Action::chooses`] must
 //! have ended before, because their choice depends on what they change.
 
-use crate::{Endpoint, InstanceRef, Ordinals, PodKey};
+use crate::{Endpoint, InstanceRef, MemberId, Ordinals, PodKey, UpgradeRecord};
 use serde::{Deserialize, Serialize};
-use slipway_model::{KubernetesVersion, MachineName, PlanDigest, PoolName};
+use slipway_model::{MachineName, MachineVersions, PlanDigest, PoolName};
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -22,6 +22,8 @@ pub enum Removal {
     Dead,
     /// The founding of the control plane failed and is begun anew with new machines.
     FoundingFailed,
+    /// It runs, or is made of, what is not wanted any more, and a new machine takes its place.
+    Outdated,
 }
 
 /// One effect.
@@ -92,8 +94,93 @@ pub enum Action {
         pool: PoolName,
         /// Its ordinal.
         ordinal: u32,
-        /// Version that it is made for, and keeps.
-        version: KubernetesVersion,
+        /// What it is made to run.
+        versions: MachineVersions,
+        /// Of what only a new machine can bring.
+        revision: String,
+    },
+    /// Writes what a machine shall run from now on into its record: the machine itself is changed by the [`Action::ApplyPlan`] that follows from it.
+    /// Safe to repeat: uid and `from` are the precondition.
+    /// Check at the target: with all Machines of the cluster as read now, no version skew is broken by it, and no other machine of the control plane is
+    /// half changed.
+    SetVersions {
+        /// Which.
+        machine: MachineName,
+        /// Precondition.
+        uid: String,
+        /// Precondition.
+        from: MachineVersions,
+        /// New.
+        to: MachineVersions,
+    },
+    /// Writes the upgrade (its beginning, its end, that it stopped) into the Cluster record. Safe to repeat: compare-and-swap on `from`.
+    RecordUpgrade {
+        /// Precondition.
+        from: Option<UpgradeRecord>,
+        /// New.
+        to: Option<UpgradeRecord>,
+    },
+    /// Takes a snapshot of etcd from a member, stores and verifies it, and records it in an EtcdSnapshot object, which is made first. Safe to repeat:
+    /// a complete one is left alone.
+    TakeSnapshot {
+        /// The object's name.
+        snapshot: String,
+        /// From whose member.
+        machine: MachineName,
+    },
+    /// Adds a machine's etcd member as a learner and writes its [`JoinRecord`](crate::JoinRecord) into the Machine. Safe to repeat: a member with its peer
+    /// address that has never started is the one.
+    /// Check at the target, by a linearizable member list read now: no other learner, every voter answers; the Machine has this uid, is not being deleted
+    /// and has no join recorded.
+    AddMember {
+        /// Which.
+        machine: MachineName,
+        /// Precondition.
+        uid: String,
+        /// Its peer address.
+        address: Ipv4Addr,
+    },
+    /// Makes a learner a voter. Safe to repeat: a voter is left alone. etcd itself refuses one that is not in sync.
+    PromoteMember {
+        /// On which machine.
+        machine: MachineName,
+        /// Which.
+        member: MemberId,
+    },
+    /// Removes a member. Safe to repeat: "not found" is success.
+    /// Check at the target, by a linearizable member list and statuses read now: the voters that answer, this one left out, are a quorum of the voters
+    /// that remain; and if it answers, it does not lead.
+    RemoveMember {
+        /// On which machine it is, or was.
+        machine: Option<MachineName>,
+        /// Which.
+        member: MemberId,
+    },
+    /// Hands etcd's leadership over before its leader is stopped. Safe to repeat: one that does not lead is left alone.
+    MoveLeader {
+        /// From which machine.
+        machine: MachineName,
+        /// From which member.
+        from: MemberId,
+        /// To which, a voter that answers.
+        to: MemberId,
+    },
+    /// Writes into a control plane's record that it is leaving: it is told to stop its API server and controllers. Safe to repeat; never undone.
+    /// Check at the target: its Machine carries a deletionTimestamp.
+    Retire {
+        /// Which.
+        machine: MachineName,
+        /// Precondition.
+        uid: String,
+    },
+    /// Lets pods come to a Node again that was cordoned to change its machine. Safe to repeat: uid is the precondition; one that a person cordoned stays.
+    Uncordon {
+        /// Whose Node.
+        machine: MachineName,
+        /// Its name.
+        node: String,
+        /// Precondition.
+        uid: String,
     },
     /// Makes `<machine>-bootstrap`: token and user data, frozen before the first create call. Safe to repeat: create-only.
     IssueBootstrap {
@@ -202,7 +289,7 @@ pub enum Action {
         /// Why.
         why: Removal,
     },
-    /// Marks a Node unschedulable. Safe to repeat: uid is the precondition.
+    /// Marks a Node unschedulable, with the time beside it where it is to come back. Safe to repeat: uid is the precondition.
     Cordon {
         /// Whose Node.
         machine: MachineName,
@@ -210,6 +297,8 @@ pub enum Action {
         node: String,
         /// Precondition.
         uid: String,
+        /// It is changed in place and uncordoned afterwards.
+        returns: bool,
     },
     /// Evicts a pod through the Eviction API. Safe to repeat: the pod's uid is the precondition; "not found" is success; a budget's refusal is a
     /// failure like any other, tried again later.
@@ -287,6 +376,15 @@ pub enum ActionKind {
     RemovePool,
     SetOrdinals,
     CreateMachine,
+    SetVersions,
+    RecordUpgrade,
+    TakeSnapshot,
+    AddMember,
+    PromoteMember,
+    RemoveMember,
+    MoveLeader,
+    Retire,
+    Uncordon,
     IssueBootstrap,
     CreateInstance,
     RecordInstance,
@@ -346,6 +444,15 @@ impl Action {
             Self::RemovePool { pool, .. } => of(K::RemovePool, pool),
             Self::SetOrdinals { pool, .. } => of(K::SetOrdinals, pool),
             Self::CreateMachine { machine, .. } => of(K::CreateMachine, machine),
+            Self::SetVersions { machine, .. } => of(K::SetVersions, machine),
+            Self::RecordUpgrade { .. } => of(K::RecordUpgrade, &""),
+            Self::TakeSnapshot { snapshot, .. } => of(K::TakeSnapshot, snapshot),
+            Self::AddMember { machine, .. } => of(K::AddMember, machine),
+            Self::PromoteMember { member, .. } => of(K::PromoteMember, member),
+            Self::RemoveMember { member, .. } => of(K::RemoveMember, member),
+            Self::MoveLeader { from, .. } => of(K::MoveLeader, from),
+            Self::Retire { machine, .. } => of(K::Retire, machine),
+            Self::Uncordon { machine, .. } => of(K::Uncordon, machine),
             Self::IssueBootstrap { machine, .. } => of(K::IssueBootstrap, machine),
             Self::CreateInstance { machine, .. } => of(K::CreateInstance, machine),
             Self::RecordInstance { machine, .. } => of(K::RecordInstance, machine),
@@ -378,6 +485,13 @@ impl Action {
     pub fn machine(&self) -> Option<&MachineName> {
         match self {
             Self::CreateMachine { machine, .. }
+            | Self::SetVersions { machine, .. }
+            | Self::TakeSnapshot { machine, .. }
+            | Self::AddMember { machine, .. }
+            | Self::PromoteMember { machine, .. }
+            | Self::MoveLeader { machine, .. }
+            | Self::Retire { machine, .. }
+            | Self::Uncordon { machine, .. }
             | Self::IssueBootstrap { machine, .. }
             | Self::CreateInstance { machine, .. }
             | Self::RecordInstance { machine, .. }
@@ -394,7 +508,9 @@ impl Action {
             | Self::DeleteStrayInstance { machine, .. }
             | Self::DeleteNode { machine, .. }
             | Self::RemoveMachine { machine, .. } => Some(machine),
+            Self::RemoveMember { machine, .. } => machine.as_ref(),
             Self::AddFinalizer
+            | Self::RecordUpgrade { .. }
             | Self::CreatePki
             | Self::EnsureNetwork
             | Self::EnsureLoadBalancer { .. }
@@ -426,6 +542,14 @@ impl Action {
                 | Self::RecordFounders { .. }
                 | Self::RecordBootstrapped { .. }
                 | Self::ApplyPlan { .. }
+                | Self::SetVersions { .. }
+                | Self::RecordUpgrade { .. }
+                | Self::AddMember { .. }
+                | Self::PromoteMember { .. }
+                | Self::RemoveMember { .. }
+                | Self::MoveLeader { .. }
+                | Self::Retire { .. }
+                | Self::Cordon { returns: true, .. }
         )
     }
 }

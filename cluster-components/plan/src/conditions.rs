@@ -52,6 +52,8 @@ fn gravity(reason: Reason) -> u8 {
         Reason::AuthoritiesLost
         | Reason::QuorumLost
         | Reason::ControlPlaneMachineLost
+        | Reason::RestoreNeeded
+        | Reason::ZoneLost
         | Reason::TooManyMachinesLost
         | Reason::EndpointMoved => 5,
         Reason::ActionFailing
@@ -60,7 +62,7 @@ fn gravity(reason: Reason) -> u8 {
         | Reason::MachineNeverAnswered
         | Reason::UnitFailing => 4,
         Reason::AgentSilent | Reason::MachinePoweredOff | Reason::MachineDead | Reason::FoundingFailed | Reason::EvictionBlocked => 3,
-        Reason::ControlPlaneScalingNotSupported | Reason::UpgradeNotSupported | Reason::ControlPlaneReplacementNotSupported => 2,
+        Reason::UpgradeStopped | Reason::ReplacementRefused | Reason::PreflightFailed => 2,
         Reason::WaitingForOthers | Reason::WaitingForFounders | Reason::WaitingForAddons | Reason::WaitingForApi => 0,
         _ => 1,
     }
@@ -235,12 +237,8 @@ fn workers(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
 }
 
 fn up_to_date(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
-    let refused = |w: &&Wait| {
-        matches!(
-            w.reason,
-            Reason::ControlPlaneScalingNotSupported | Reason::UpgradeNotSupported | Reason::ControlPlaneReplacementNotSupported
-        )
-    };
+    let refused =
+        |w: &&Wait| matches!(w.reason, Reason::UpgradeStopped | Reason::ReplacementRefused | Reason::PreflightFailed | Reason::Upgrading);
     if let Some((reason, text)) = tell(waits.iter().filter(refused)) {
         return (Status::False, reason, text);
     }
@@ -271,7 +269,7 @@ fn up_to_date(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
     if !unheard.is_empty() {
         return (Status::Unknown, Reason::AgentSilent, format!("not heard: {}", unheard.join(", ")));
     }
-    (Status::True, Reason::RunsTheSpec, format!("every machine runs {}", draft.version()))
+    (Status::True, Reason::RunsTheSpec, format!("every machine runs {}", draft.spec.kubernetes_version))
 }
 
 /// Everything at once, and beside the other conditions: every control plane's Node, the addons, the kubeconfig.

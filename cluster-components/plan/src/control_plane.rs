@@ -91,23 +91,11 @@ fn quorum(draft: &mut Draft<'_>, founders: &[&MachineRecord]) {
 /// After the founding: the set stays as it is in this release, and what cannot be done is said.
 fn keep(draft: &mut Draft<'_>) {
     let cluster = &draft.observed.cluster;
-    let founders = u32::try_from(cluster.founders.len()).unwrap_or(u32::MAX);
-    if draft.spec.control_plane.replicas != founders {
-        let what = format!(
-            "spec.controlPlane.replicas to be {founders} again ({} cannot be reached in this release)",
-            draft.spec.control_plane.replicas
-        );
-        draft.wait(Reason::ControlPlaneScalingNotSupported, what, cluster.created);
-    }
     for name in &cluster.founders {
         let Some(machine) = draft.records().iter().find(|m| m.name == *name) else {
             draft.wait_on(name, Reason::ControlPlaneMachineLost, "its Machine object, which is gone", cluster.created);
             continue;
         };
-        if let Some(since) = machine.deleting {
-            let what = "control planes to be replaceable (not in this release): the machine stays in service";
-            draft.wait_on(name, Reason::ControlPlaneReplacementNotSupported, what, since);
-        }
         if draft.is_gone(machine) {
             draft.wait_on(name, Reason::ControlPlaneMachineLost, "its instance, which the cloud does not have any more", machine.created);
         }
@@ -118,16 +106,6 @@ fn keep(draft: &mut Draft<'_>) {
 /// What follows from a control plane that answers.
 pub(crate) fn access(draft: &mut Draft<'_>) {
     let cluster = &draft.observed.cluster;
-    if draft.machines().is_some() {
-        let version = draft.version();
-        if version != draft.spec.kubernetes_version {
-            let what = format!(
-                "spec.kubernetesVersion to be {version} again ({} cannot be reached in this release)",
-                draft.spec.kubernetes_version
-            );
-            draft.wait(Reason::UpgradeNotSupported, what, cluster.created);
-        }
-    }
     if !cluster.bootstrapped {
         return;
     }

@@ -1,12 +1,12 @@
 //! The plan while it is being made: what every rule reads and what it adds to.
 
 use crate::{
-    Action, AgentFacts, AgentState, CloudFacts, Fact, InstanceFacts, InstanceState, MachineRecord, NodeFacts, Observed, Plan, Reason,
-    Removal, SecretFacts, Wait, conditions,
+    Action, ActionKey, AgentFacts, AgentState, CloudFacts, Decision, EtcdFacts, Fact, InstanceFacts, InstanceState, MachineRecord,
+    NodeFacts, Observed, Plan, Reason, Removal, SecretFacts, Wait, conditions,
 };
 use jiff::{SignedDuration, Timestamp};
-use slipway_model::{ClusterSpec, KubernetesVersion, MachineName};
-use std::collections::BTreeSet;
+use slipway_model::{ClusterSpec, MachineName};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long an agent may be silent before its worker can be dead (a second witness has to agree).
@@ -28,13 +28,23 @@ pub(crate) struct Draft<'a> {
     pub now: Timestamp,
     actions: BTreeSet<Action>,
     waits: BTreeSet<Wait>,
+    because: BTreeMap<ActionKey, String>,
     look_at: Option<Timestamp>,
     taken: BTreeSet<MachineName>,
 }
 
 impl<'a> Draft<'a> {
     pub fn new(spec: &'a ClusterSpec, observed: &'a Observed, now: Timestamp) -> Self {
-        Self { spec, observed, now, actions: BTreeSet::new(), waits: BTreeSet::new(), look_at: None, taken: BTreeSet::new() }
+        Self {
+            spec,
+            observed,
+            now,
+            actions: BTreeSet::new(),
+            waits: BTreeSet::new(),
+            because: BTreeMap::new(),
+            look_at: None,
+            taken: BTreeSet::new(),
+        }
     }
 
     // === what is to be done ===
@@ -60,6 +70,12 @@ impl<'a> Draft<'a> {
         } else {
             self.look_at(failure.next_try);
         }
+    }
+
+    /// Starts an action and says why it was chosen.
+    pub fn decide(&mut self, action: Action, because: impl Into<String>) {
+        self.because.insert(action.key(), because.into());
+        self.start(action);
     }
 
     /// Notes a wait of the cluster itself.
@@ -114,6 +130,11 @@ impl<'a> Draft<'a> {
     /// The Secrets, or a wait.
     pub fn secrets(&mut self) -> Option<&'a SecretFacts> {
         self.see("the cluster's Secrets", &self.observed.secrets)
+    }
+
+    /// etcd's members, or a wait.
+    pub fn etcd(&mut self) -> Option<&'a EtcdFacts> {
+        self.see("etcd's members", &self.observed.etcd)
     }
 
     /// The NodePool records, or a wait.
@@ -181,11 +202,6 @@ impl<'a> Draft<'a> {
         self.records().iter().filter(|m| !m.is_control_plane() && m.deleting.is_none())
     }
 
-    /// The version new machines are made for: the control plane's, so that a refused upgrade cannot break the skew; the spec's before there is one.
-    pub fn version(&self) -> KubernetesVersion {
-        self.control_planes().map(|m| m.version).min().unwrap_or(self.spec.kubernetes_version)
-    }
-
     /// Takes a machine away (its finalizer keeps the record until it is gone).
     pub fn take_away(&mut self, machine: &MachineRecord, why: Removal) {
         self.taken.insert(machine.name.clone());
@@ -209,6 +225,8 @@ impl<'a> Draft<'a> {
         }
         let conditions = conditions::conditions(&self, &self.actions, &self.waits);
         let requeue = self.look_at.map(|at| Duration::try_from(at.duration_since(self.now)).unwrap_or_default());
-        Plan { actions: self.actions.into_iter().collect(), conditions, waits: self.waits.into_iter().collect(), requeue }
+        let decisions = self.because.into_iter().filter(|(key, _)| self.actions.iter().any(|a| a.key() == *key));
+        let decisions = decisions.map(|(action, because)| Decision { action, because }).collect();
+        Plan { actions: self.actions.into_iter().collect(), conditions, waits: self.waits.into_iter().collect(), decisions, requeue }
     }
 }

@@ -71,7 +71,7 @@ fn drained(draft: &mut Draft<'_>, machine: &MachineRecord, since: Timestamp) -> 
         draft.look_at(deadline);
     }
     if !node.unschedulable {
-        draft.start(Action::Cordon { machine: machine.name.clone(), node: node.name.clone(), uid: node.uid.clone() });
+        draft.start(Action::Cordon { machine: machine.name.clone(), node: node.name.clone(), uid: node.uid.clone(), returns: false });
     }
     evict(draft, machine, node, since) && node.unschedulable
 }

@@ -3,7 +3,7 @@
 use crate::{Endpoint, Fact};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use slipway_model::{MachineName, PlanDigest};
+use slipway_model::{ComponentVersion, MachineName, MachineVersions, PlanDigest};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -72,8 +72,100 @@ pub struct InstanceFacts {
     pub state: InstanceState,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Where it stands, where the cloud has zones.
+    pub zone: Option<String>,
     /// Why it is not what it should be, where the cloud knows.
     pub trouble: Option<String>,
+}
+
+/// etcd's own number of a member: 16 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MemberId(pub u64);
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// etcd's membership and how its members are.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct EtcdFacts {
+    /// Voters and learners, by id.
+    pub members: Vec<MemberFacts>,
+    /// Alarms that are raised, as etcd names them (`NOSPACE`, `CORRUPT`), with the member.
+    pub alarms: Vec<(MemberId, String)>,
+}
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MemberFacts {
+    /// Its id.
+    pub id: MemberId,
+    /// Its name; empty while it was added and has never started.
+    pub name: String,
+    /// Address in its peer URL: whose machine it is.
+    pub peer: Ipv4Addr,
+    /// It does not vote yet.
+    pub learner: bool,
+    /// What it says when asked itself; `Unknown` where it does not answer (then `since` says for how long).
+    pub status: Fact<MemberStatus>,
+}
+
+/// What a member says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its program's version.
+    pub version: ComponentVersion,
+    /// It leads.
+    pub leader: bool,
+    /// It has applied at least nine tenths of what the leader has: etcd promotes no learner before.
+    pub in_sync: bool,
+    /// Since when it has answered without a break.
+    pub healthy_since: Timestamp,
+    /// Size of its database, in bytes.
+    pub db_bytes: u64,
+}
+
+impl EtcdFacts {
+    /// Members that vote.
+    pub fn voters(&self) -> impl Iterator<Item = &MemberFacts> {
+        self.members.iter().filter(|m| !m.learner)
+    }
+
+    /// The member that leads, if any says so.
+    #[must_use]
+    pub fn leader(&self) -> Option<&MemberFacts> {
+        self.members.iter().find(|m| m.status.known().is_some_and(|s| s.leader))
+    }
+
+    /// The member on a machine.
+    #[must_use]
+    pub fn at(&self, address: Ipv4Addr) -> Option<&MemberFacts> {
+        self.members.iter().find(|m| m.peer == address)
+    }
+}
+
+/// A snapshot of etcd, from its EtcdSnapshot object.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SnapshotFacts {
+    /// The object's name.
+    pub name: String,
+    /// Stored completely and verified.
+    pub complete: bool,
+    /// Why not, the last time it was tried.
+    pub trouble: Option<String>,
+}
+
+/// What would speak against an upgrade.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct PreflightFacts {
+    /// The versions that this was looked at for.
+    pub to: Option<MachineVersions>,
+    /// Uses of APIs that the new version does not serve any more, from the API servers' own metrics: `group/version resource`.
+    pub removed_apis: Vec<String>,
+    /// Disruption budgets that can never be satisfied (they allow no disruption even when all of their pods are healthy): `namespace/name`.
+    pub impossible_budgets: Vec<String>,
 }
 
 /// What is known of an agent.
@@ -121,6 +213,10 @@ pub struct AgentState {
     pub failing_units: BTreeMap<String, Trouble>,
     /// Probes by name (`etcd`, `kube-apiserver`, …).
     pub probes: BTreeMap<String, ProbeFacts>,
+    /// Free bytes where the machine keeps its state, where the agent says so.
+    pub disk_free: Option<u64>,
+    /// When the agent's certificate ends, where it says so.
+    pub certificate_expires: Option<Timestamp>,
 }
 
 impl AgentState {
@@ -168,6 +264,12 @@ pub struct NodeFacts {
     pub message: String,
     /// `spec.unschedulable`.
     pub unschedulable: bool,
+    /// We cordoned it to change its machine in place, then: [`Action::Cordon`](crate::Action) writes the time beside it, and only such a Node is uncordoned.
+    pub cordoned: Option<Timestamp>,
+    /// `status.nodeInfo.kubeletVersion`, where it is one of ours.
+    pub kubelet: Option<slipway_model::KubernetesVersion>,
+    /// Conditions other than what `ready` says, with status and last transition: read for pools' health checks.
+    pub conditions: Vec<(String, String, Timestamp)>,
     /// Labels and taints are as the pool says (and the role label is there).
     pub labels_ok: bool,
     /// Pods to evict: all but DaemonSets' and mirror pods and finished ones. Read only where the machine is being deleted: `Unknown` elsewhere.

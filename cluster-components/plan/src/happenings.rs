@@ -133,6 +133,9 @@ fn join(world: &mut Observed, name: &MachineName, now: Timestamp) {
         since: now,
         message: String::new(),
         unschedulable: false,
+        cordoned: None,
+        kubelet: None,
+        conditions: vec![],
         labels_ok: false,
         pods: Fact::Known(pods),
     });

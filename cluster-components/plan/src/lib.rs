@@ -33,20 +33,22 @@ pub use action::{Action, ActionKey, ActionKind, Removal};
 pub use draft::{BOOT_TIMEOUT, DEAD_AFTER, PROBE_API_SERVER, PROBE_ETCD};
 pub use drain::may_be_deleted;
 pub use facts::{
-    AgentFacts, AgentState, CloudFacts, InstanceFacts, InstanceState, LoadBalancerFacts, NodeFacts, PodFacts, PodKey, ProbeFacts, Trouble,
+    AgentFacts, AgentState, CloudFacts, EtcdFacts, InstanceFacts, InstanceState, LoadBalancerFacts, MemberFacts, MemberId, MemberStatus,
+    NodeFacts, PodFacts, PodKey, PreflightFacts, ProbeFacts, SnapshotFacts, Trouble,
 };
 pub use forecast::{End, Forecast, Step, forecast};
 #[doc(hidden)]
 pub use happenings::follow as world_follows;
 pub use happenings::{Happening, happen, happenings};
 pub use infrastructure::API_PORT;
-pub use outcome::{Condition, ConditionType, Plan, Status, Wait};
+pub use outcome::{Condition, ConditionType, Decision, Plan, Status, Wait};
 pub use reasons::Reason;
 #[doc(hidden)]
 pub use simulate::cloud_creates;
 pub use simulate::{Refused, seen, simulate};
 pub use types::{
-    ClusterFacts, Endpoint, Fact, Failure, InstanceRef, MachineRecord, MachineSecrets, Observed, Ordinals, PoolRecord, SecretFacts,
+    ClusterFacts, Endpoint, Fact, Failure, InstanceRef, JoinRecord, MachineRecord, MachineSecrets, Observed, Ordinals, PoolRecord,
+    SecretFacts, StoppedRoll, UpgradeRecord, VersionChange,
 };
 
 use jiff::Timestamp;

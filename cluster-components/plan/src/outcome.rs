@@ -1,6 +1,6 @@
 //! What the planner says: [`Plan`], its conditions, and every wait with what it is for.
 
-use crate::{Action, Reason};
+use crate::{Action, ActionKey, Reason};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use slipway_model::MachineName;
@@ -16,6 +16,8 @@ pub struct Plan {
     pub conditions: Vec<Condition>,
     /// Everything that is not done yet and has no action now.
     pub waits: Vec<Wait>,
+    /// Why actions were chosen, where that is not plain from the action itself: what `explain` tells.
+    pub decisions: Vec<Decision>,
     /// Look again after this, even if nothing is heard. `None`: only an event can change anything.
     pub requeue: Option<Duration>,
 }
@@ -26,6 +28,15 @@ impl Plan {
     pub fn condition(&self, kind: ConditionType) -> Option<&Condition> {
         self.conditions.iter().find(|c| c.kind == kind)
     }
+}
+
+/// Why an action was chosen.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Decision {
+    /// Which.
+    pub action: ActionKey,
+    /// The facts and the rule, in one sentence.
+    pub because: String,
 }
 
 /// Conditions of a Cluster.

@@ -5,8 +5,8 @@
 
 use crate::happenings::silence;
 use crate::{
-    Action, AgentFacts, AgentState, CloudFacts, ClusterFacts, Endpoint, Fact, InstanceFacts, InstanceState, LoadBalancerFacts,
-    MachineRecord, MachineSecrets, Observed, PROBE_API_SERVER, PoolRecord, Removal, SecretFacts, may_be_deleted,
+    Action, AgentFacts, AgentState, CloudFacts, ClusterFacts, Endpoint, EtcdFacts, Fact, InstanceFacts, InstanceState, LoadBalancerFacts,
+    MachineRecord, MachineSecrets, Observed, PROBE_API_SERVER, PoolRecord, PreflightFacts, Removal, SecretFacts, may_be_deleted,
 };
 use jiff::Timestamp;
 use slipway_model::{ClusterSpec, DeletionPolicy, MachineName, PlanDigest};
@@ -32,11 +32,15 @@ impl Observed {
                 founders: vec![],
                 bootstrapped: false,
                 ordinals: BTreeMap::new(),
+                upgrade: None,
             },
             secrets: Fact::Known(SecretFacts::default()),
             pools: Fact::Known(vec![]),
             machines: Fact::Known(vec![]),
             cloud: Fact::Known(CloudFacts::default()),
+            etcd: Fact::Known(EtcdFacts::default()),
+            snapshots: Fact::Known(vec![]),
+            preflight: Fact::Known(PreflightFacts::default()),
             agents: BTreeMap::new(),
             wanted: BTreeMap::new(),
             nodes: Fact::Known(vec![]),
@@ -152,13 +156,23 @@ pub fn simulate(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: 
             check(api_answers(world), "the API does not answer")?;
             world.addons = Fact::Known(Some(wanted.clone()));
         }
-        Action::LabelNode { .. } | Action::Cordon { .. } | Action::Evict { .. } | Action::DeleteNode { .. } => node(world, action)?,
+        Action::LabelNode { .. } | Action::Cordon { .. } | Action::Uncordon { .. } | Action::Evict { .. } | Action::DeleteNode { .. } => {
+            node(world, action)?
+        }
         Action::DeleteInstance { .. }
         | Action::DeleteStrayInstance { .. }
         | Action::StartInstance { .. }
         | Action::CreateInstance { .. } => {
             instance(spec, world, action, now)?;
         }
+        Action::SetVersions { .. }
+        | Action::RecordUpgrade { .. }
+        | Action::TakeSnapshot { .. }
+        | Action::AddMember { .. }
+        | Action::PromoteMember { .. }
+        | Action::RemoveMember { .. }
+        | Action::MoveLeader { .. }
+        | Action::Retire { .. } => check(false, "not modelled yet")?,
         Action::DeleteLoadBalancer => cloud_mut(world)?.load_balancer = None,
         Action::DeleteNetwork => {
             let cloud = cloud_mut(world)?;
@@ -271,6 +285,7 @@ pub(crate) fn create(world: &mut Observed, machine: &MachineName, uid: &str) -> 
             machine: machine.clone(),
             state: InstanceState::Pending,
             address: Ipv4Addr::new(198, 18, 0, host),
+            zone: None,
             trouble: None,
         });
         cloud.instances.sort_by(|a, b| a.id.cmp(&b.id));
@@ -296,7 +311,7 @@ fn remove(world: &mut Observed, machine: &MachineName, instance: &str, now: Time
 fn machine(world: &mut Observed, action: &Action, now: Timestamp) -> Result<(), Refused> {
     let cluster = &world.cluster;
     match action {
-        Action::CreateMachine { machine, pool, ordinal, version } => {
+        Action::CreateMachine { machine, pool, ordinal, versions, revision } => {
             let book = cluster.ordinals.get(pool).copied().unwrap_or_default();
             check(cluster.deleting.is_none(), "the Cluster is being deleted")?;
             let machines = world.machines.known_mut().ok_or(Refused("the Machine objects are not known"))?;
@@ -307,7 +322,12 @@ fn machine(world: &mut Observed, action: &Action, now: Timestamp) -> Result<(), 
                     uid: format!("uid-of-{machine}"),
                     pool: pool.clone(),
                     ordinal: *ordinal,
-                    version: *version,
+                    versions: *versions,
+                    changed: None,
+                    revision: revision.clone(),
+                    join: None,
+                    retiring: false,
+                    kept: false,
                     created: now,
                     deleting: None,
                     instance: None,

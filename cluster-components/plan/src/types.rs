@@ -15,10 +15,10 @@
 //! # Unknown is never absent
 //! What could not be read is [`Fact::Unknown`] with its reason. The planner neither creates nor deletes what it cannot see.
 
-use crate::{ActionKey, AgentFacts, CloudFacts, NodeFacts};
+use crate::{ActionKey, AgentFacts, CloudFacts, EtcdFacts, MemberId, NodeFacts, PreflightFacts, SnapshotFacts};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use slipway_model::{KubernetesVersion, MachineName, PlanDigest, PoolName};
+use slipway_model::{MachineName, MachineVersions, PlanDigest, PoolName};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -73,10 +73,18 @@ pub struct Observed {
     pub machines: Fact<Vec<MachineRecord>>,
     /// The cloud's inventory of this cluster.
     pub cloud: Fact<CloudFacts>,
+    /// etcd's members, as a quorum of them says (a linearizable read through any agent's tunnel). Unknown until the cluster is bootstrapped, and whenever
+    /// no quorum answers.
+    pub etcd: Fact<EtcdFacts>,
+    /// Snapshots of this cluster's etcd that were taken or begun.
+    pub snapshots: Fact<Vec<SnapshotFacts>>,
+    /// What would speak against an upgrade. Looked at only while one is wanted and not begun: `Unknown` otherwise.
+    pub preflight: Fact<PreflightFacts>,
     /// Agents of the machines that have an instance. A machine that is missing here was not asked yet.
     pub agents: BTreeMap<MachineName, AgentFacts>,
     /// What each machine should be told, as the digest of its rendered plan. Missing while something that it is made of is not known (certificates,
-    /// the endpoint; for a control plane the addresses of all founders). Rendered for the version in the Machine record, not the one in the spec.
+    /// the endpoint; for a founder the addresses of all founders; for a later member its recorded [`JoinRecord`]). Rendered for the versions in the
+    /// Machine record, not those in the spec, and without API server and controllers where the record says `retiring`.
     pub wanted: BTreeMap<MachineName, PlanDigest>,
     /// Nodes of the cluster. Unknown until its API answers.
     pub nodes: Fact<Vec<NodeFacts>>,
@@ -108,6 +116,36 @@ pub struct ClusterFacts {
     pub bootstrapped: bool,
     /// Recorded: which ordinals each pool (`cp` for the control plane) has used up.
     pub ordinals: BTreeMap<PoolName, Ordinals>,
+    /// Recorded: the upgrade that was begun and is not over.
+    pub upgrade: Option<UpgradeRecord>,
+}
+
+/// An upgrade that was begun. It ends when every control-plane machine runs what the spec says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct UpgradeRecord {
+    /// What the control plane ran before.
+    pub from: MachineVersions,
+    /// What it shall run.
+    pub to: MachineVersions,
+    /// Name of the snapshot that was taken before anything changed.
+    pub snapshot: String,
+    /// When it was begun.
+    pub since: Timestamp,
+    /// A step failed: the roll stands still, and the machine was told its old versions again. Goes when `to` changes.
+    pub stopped: Option<StoppedRoll>,
+}
+
+/// Why a roll stands still.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct StoppedRoll {
+    /// Which machine did not come back.
+    pub machine: MachineName,
+    /// Which part of it was changed.
+    pub part: slipway_model::Part,
+    /// What it said.
+    pub why: String,
+    /// When.
+    pub since: Timestamp,
 }
 
 /// Where the API is reached.
@@ -195,8 +233,18 @@ pub struct MachineRecord {
     pub pool: PoolName,
     /// Its ordinal.
     pub ordinal: u32,
-    /// The Kubernetes version it was made for.
-    pub version: KubernetesVersion,
+    /// What it is told to run. Changed by [`Action::SetVersions`](crate::Action), one part at a time, before the machine is.
+    pub versions: MachineVersions,
+    /// When `versions` was last changed, and what it was before. `None`: never since it was made.
+    pub changed: Option<VersionChange>,
+    /// Of what only a new machine can bring, as it was made with.
+    pub revision: String,
+    /// Recorded: how its etcd member joins a cluster that was founded before. `None` for founders and for those that have not joined yet.
+    pub join: Option<JoinRecord>,
+    /// Recorded, for good: it is leaving the control plane and is told to run neither API server nor controllers.
+    pub retiring: bool,
+    /// A person wants to look at it if it fails: it is replaced, but neither powered off nor deleted while this stands.
+    pub kept: bool,
     /// `metadata.creationTimestamp`.
     pub created: Timestamp,
     /// `metadata.deletionTimestamp` (minus the grace period, i.e. when it was asked for), by the user or by [`Action::DeleteMachine`](crate::Action).
@@ -213,6 +261,24 @@ impl MachineRecord {
     pub fn is_control_plane(&self) -> bool {
         self.pool.is_control_plane()
     }
+}
+
+/// A change of a machine's versions that may have to be undone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct VersionChange {
+    /// What it was told to run before.
+    pub from: MachineVersions,
+    /// When that changed.
+    pub at: Timestamp,
+}
+
+/// How an etcd member joins: written down together with its id before its machine is configured, so that it is rendered the same ever after.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct JoinRecord {
+    /// The id that etcd gave it.
+    pub member: MemberId,
+    /// All members when it was added, itself included, by name and peer address: its `--initial-cluster`.
+    pub members: BTreeMap<MachineName, Ipv4Addr>,
 }
 
 /// An instance as it is recorded.

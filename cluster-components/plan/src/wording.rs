@@ -1,6 +1,7 @@
 //! Actions in words: the forecast, the steps in a Cluster's status and the log say them so.
 
 use crate::{Action, Removal};
+use slipway_model::Part;
 use std::fmt;
 
 impl fmt::Display for Removal {
@@ -10,6 +11,7 @@ impl fmt::Display for Removal {
             Self::PoolRemoved => "its pool is no longer in the Cluster",
             Self::Dead => "it is dead and will be replaced",
             Self::FoundingFailed => "founding the control plane failed and begins anew",
+            Self::Outdated => "a new machine takes its place",
         })
     }
 }
@@ -35,7 +37,24 @@ impl fmt::Display for Action {
                 write!(f, "hand out the numbers {} to {} of pool {pool}", from.next, to.next - 1)
             }
             Self::SetOrdinals { pool, to, .. } => write!(f, "settle the numbers of pool {pool} below {}", to.settled),
-            Self::CreateMachine { machine, version, .. } => write!(f, "record machine {machine} for {version}"),
+            Self::CreateMachine { machine, versions, .. } => write!(f, "record machine {machine} for {}", versions.node.kubelet),
+            Self::SetVersions { machine, from, to, .. } => {
+                let parts = [Part::Etcd, Part::ApiServer, Part::Controllers, Part::Node].into_iter().filter(|p| from.differs(*p, to));
+                let names = parts.map(|p| p.to_string()).collect::<Vec<_>>().join("; ");
+                write!(f, "exchange {names} on {machine}: {to}")
+            }
+            Self::RecordUpgrade { from: None, to: Some(upgrade) } => write!(f, "begin the upgrade to {}", upgrade.to),
+            Self::RecordUpgrade { to: None, .. } => f.write_str("record that the upgrade is over"),
+            Self::RecordUpgrade { to: Some(upgrade), .. } if upgrade.stopped.is_some() => f.write_str("stop the upgrade"),
+            Self::RecordUpgrade { to: Some(upgrade), .. } => write!(f, "turn the upgrade towards {}", upgrade.to),
+            Self::TakeSnapshot { snapshot, machine } => write!(f, "take etcd snapshot {snapshot} from {machine}"),
+            Self::AddMember { machine, .. } => write!(f, "add {machine} to etcd as a learner"),
+            Self::PromoteMember { machine, .. } => write!(f, "let the etcd member of {machine} vote"),
+            Self::RemoveMember { machine: Some(machine), .. } => write!(f, "remove {machine} from etcd"),
+            Self::RemoveMember { machine: None, member } => write!(f, "remove etcd member {member}, which has no machine"),
+            Self::MoveLeader { machine, to, .. } => write!(f, "hand etcd's leadership from {machine} to member {to}"),
+            Self::Retire { machine, .. } => write!(f, "stop the API server of {machine}, which is leaving"),
+            Self::Uncordon { node, .. } => write!(f, "uncordon Node {node}"),
             Self::IssueBootstrap { machine, .. } => write!(f, "freeze the first-boot script of {machine}"),
             Self::CreateInstance { machine, .. } => write!(f, "create machine {machine}"),
             Self::RecordInstance { machine, instance, .. } => {
@@ -56,7 +75,8 @@ impl fmt::Display for Action {
             Self::ApplyAddons { .. } => f.write_str("apply the addons"),
             Self::LabelNode { node, .. } => write!(f, "label Node {node}"),
             Self::DeleteMachine { machine, why, .. } => write!(f, "take machine {machine} away: {why}"),
-            Self::Cordon { node, .. } => write!(f, "cordon Node {node}, to evict its pods"),
+            Self::Cordon { node, returns: false, .. } => write!(f, "cordon Node {node}, to evict its pods"),
+            Self::Cordon { node, returns: true, .. } => write!(f, "cordon Node {node}, to change its machine in place"),
             Self::Evict { machine, pod } => write!(f, "evict {pod} from {machine}"),
             Self::DeleteInstance { machine, .. } => write!(f, "delete machine {machine}"),
             Self::DeleteStrayInstance { machine, instance, .. } => {
