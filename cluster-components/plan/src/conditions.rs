@@ -264,7 +264,12 @@ fn up_to_date(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
     }
     if !behind.is_empty() {
         let reason = if draft.observed.cluster.bootstrapped { Reason::Reconfiguring } else { Reason::Creating };
-        return (Status::False, reason, format!("not yet as the spec says: {}", behind.join(", ")));
+        let count = format!("not yet as the spec says: {}", behind.join(", "));
+        let about = |w: &&Wait| gravity(w.reason) == 4 && w.machine.as_ref().is_some_and(|n| behind.contains(&n.as_str()));
+        return match tell(waits.iter().filter(about)) {
+            Some((graver, text)) => (Status::False, graver, format!("{count}: {text}")),
+            None => (Status::False, reason, count),
+        };
     }
     if !unheard.is_empty() {
         return (Status::Unknown, Reason::AgentSilent, format!("not heard: {}", unheard.join(", ")));

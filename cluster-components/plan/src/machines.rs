@@ -124,7 +124,10 @@ fn configure(draft: &mut Draft<'_>, machine: &MachineRecord, state: &AgentState,
 fn settle(draft: &mut Draft<'_>, machine: &MachineRecord, state: &AgentState, wanted: &PlanDigest) {
     let name = &machine.name;
     if let Some(trouble) = &state.trouble {
-        draft.wait_after(name, Reason::ConfigurationTroubled, "its configuration to become real", trouble.since, &trouble.message);
+        // The agent tries by itself: it alone knows when.
+        let again = if state.applying.is_empty() { String::new() } else { format!(" ({})", state.applying) };
+        let what = format!("its configuration to become real{again}");
+        draft.wait_after(name, Reason::ConfigurationTroubled, what, trouble.since, &trouble.message);
     } else if state.applied.as_ref() != Some(wanted) {
         draft.wait_after(name, Reason::ApplyingConfiguration, "its configuration to become real", machine.created, &state.applying);
     }

@@ -286,12 +286,17 @@ fn an_agents_trouble_is_told_with_its_machine_and_since_when() {
     let Some(AgentFacts::Heard(state)) = world.agents.get_mut(&demo("w-0")) else { panic!() };
     state.trouble = Some(Trouble { message: "kubelet: sha256 differs".into(), since: now() });
     state.applied = None;
+    state.applying = "trying again every 4 s".into();
     let plan = plan(&spec, &seen(&world), now());
     let wait = plan.waits.iter().find(|w| w.reason == Reason::ConfigurationTroubled).unwrap().to_string();
     assert_eq!(
         wait,
-        "demo-w-0: waiting for its configuration to become real since 2026-01-01T00:00:00Z; last error: kubelet: sha256 differs"
+        "demo-w-0: waiting for its configuration to become real (trying again every 4 s) since 2026-01-01T00:00:00Z; \
+         last error: kubelet: sha256 differs"
     );
+    let up_to_date = plan.condition(ConditionType::UpToDate).unwrap();
+    assert_eq!((up_to_date.status, up_to_date.reason), (Status::False, Reason::ConfigurationTroubled));
+    assert!(up_to_date.message.contains(&wait), "{}", up_to_date.message);
 }
 
 #[test]
