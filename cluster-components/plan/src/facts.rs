@@ -151,8 +151,8 @@ impl EtcdFacts {
 pub struct SnapshotFacts {
     /// The object's name.
     pub name: String,
-    /// Stored completely and verified.
-    pub complete: bool,
+    /// When it was stored completely and verified; `None` while it is not. An upgrade begins only after one that is younger than the last change.
+    pub completed: Option<Timestamp>,
     /// Why not, the last time it was tried.
     pub trouble: Option<String>,
 }
@@ -272,7 +272,8 @@ pub struct NodeFacts {
     pub conditions: Vec<(String, String, Timestamp)>,
     /// Labels and taints are as the pool says (and the role label is there).
     pub labels_ok: bool,
-    /// Pods to evict: all but DaemonSets' and mirror pods and finished ones. Read only where the machine is being deleted: `Unknown` elsewhere.
+    /// Pods to evict: all but DaemonSets' and mirror pods and finished ones. Read only where the machine is being deleted or `cordoned` is there:
+    /// `Unknown` elsewhere.
     pub pods: Fact<Vec<PodFacts>>,
 }
 
