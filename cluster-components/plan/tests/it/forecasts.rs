@@ -66,6 +66,4 @@ fn forecasts_read_well() {
     insta::assert_snapshot!("create_3_2", forecast(&spec(3, 2), &nothing(), now()));
     insta::assert_snapshot!("scale_2_to_1", forecast(&spec(1, 1), &seen(&complete(&spec(1, 2))), now()));
     insta::assert_snapshot!("delete_1_1", forecast(&spec(1, 1), &seen(&deleting(complete(&spec(1, 1)))), now()));
-    let refused = ClusterSpec { kubernetes_version: "v1.37.2".parse().unwrap(), ..spec(1, 1) };
-    insta::assert_snapshot!("upgrade_refused", forecast(&refused, &seen(&complete(&spec(1, 1))), now()));
 }

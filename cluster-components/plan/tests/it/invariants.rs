@@ -49,16 +49,7 @@ pub fn at_rest(spec: &ClusterSpec, world: &Observed) -> Result<(), String> {
         return Ok(());
     }
     let plan = plan(spec, &seen(world), now());
-    let excused = |r: Reason| {
-        matches!(
-            r,
-            Reason::ControlPlaneMachineLost
-                | Reason::TooManyMachinesLost
-                | Reason::ControlPlaneReplacementNotSupported
-                | Reason::ControlPlaneScalingNotSupported
-                | Reason::UpgradeNotSupported
-        )
-    };
+    let excused = |r: Reason| matches!(r, Reason::ControlPlaneMachineLost | Reason::TooManyMachinesLost);
     if !plan.actions.is_empty() {
         return Err(format!("actions without effect: {:#?}", plan.actions));
     }

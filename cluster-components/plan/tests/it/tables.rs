@@ -154,31 +154,6 @@ fn a_changed_configuration_goes_to_one_control_plane_at_a_time_and_only_while_th
 }
 
 #[test]
-fn what_this_release_cannot_do_is_refused_and_nothing_is_done() {
-    let before = spec(3, 1);
-    let world = complete(&before);
-    let fewer = ClusterSpec { control_plane: slipway_model::ControlPlane { replicas: 1 }, ..before.clone() };
-    let newer = ClusterSpec { kubernetes_version: "v1.37.2".parse().unwrap(), ..before.clone() };
-    for (spec, reason) in [(fewer, Reason::ControlPlaneScalingNotSupported), (newer, Reason::UpgradeNotSupported)] {
-        let plan = plan(&spec, &seen(&world), now());
-        assert!(plan.actions.is_empty());
-        let up_to_date = plan.condition(ConditionType::UpToDate).unwrap();
-        assert_eq!((up_to_date.status, up_to_date.reason), (Status::False, reason));
-        assert_eq!(plan.condition(ConditionType::Ready).unwrap().status, Status::True);
-        assert_eq!(plan.condition(ConditionType::Progressing).unwrap().status, Status::False);
-    }
-}
-
-#[test]
-fn a_new_worker_of_a_cluster_whose_upgrade_is_refused_gets_the_old_version() {
-    let world = complete(&spec(1, 1));
-    let newer = ClusterSpec { kubernetes_version: "v1.37.2".parse().unwrap(), ..spec(1, 2) };
-    let world = settled(&newer, world);
-    assert!(world.machines.known().unwrap().iter().all(|m| m.version.to_string() == "v1.36.4"));
-    assert_eq!(world.machines.known().unwrap().len(), 3);
-}
-
-#[test]
 fn the_cluster_puts_a_scaled_pool_back_and_leaves_it_alone_where_it_says_nothing() {
     let spec = spec(1, 1);
     let mut world = complete(&spec);
