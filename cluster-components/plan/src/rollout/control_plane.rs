@@ -1,0 +1,189 @@
+//! Control planes changed in place: stage after stage, machine after machine, each only while all of them are well.
+
+use super::well::{Ill, ill, is_settled, soaks_until};
+use super::{PARTS, begin, goes_back, node, serving, skew, tell, undo};
+use crate::draft::Draft;
+use crate::{Action, EtcdFacts, MachineRecord, MemberFacts, Reason, maintenance};
+use jiff::Timestamp;
+use slipway_model::{MachineVersions, Part};
+
+/// Parts of one machine that are told together, in the order of an upgrade. Going back takes the reverse.
+const STAGES: [&[Part]; 3] = [&[Part::Etcd], &[Part::ApiServer], &[Part::Controllers, Part::Node]];
+
+/// The next step, if there is one to be made now.
+pub(super) fn roll(draft: &mut Draft<'_>) {
+    if begin::under_way(draft) {
+        let planes: Vec<&MachineRecord> = serving(draft).collect();
+        in_place(draft, &planes);
+    }
+}
+
+fn in_place(draft: &mut Draft<'_>, planes: &[&MachineRecord]) {
+    let target = draft.spec.control_plane.versions;
+    let back = is_back(planes, &target);
+    let stage = |parts: &&&[Part]| planes.iter().any(|m| parts.iter().any(|p| m.versions.differs(*p, &target)));
+    let next = if back { STAGES.iter().rev().find(stage) } else { STAGES.iter().find(stage) };
+    let Some(parts) = next else { return };
+    let behind: Vec<&MachineRecord> =
+        planes.iter().copied().filter(|m| parts.iter().any(|p| m.versions.differs(*p, &target))).collect();
+    let names = parts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let since = draft.observed.cluster.upgrade.as_ref().map_or(draft.observed.cluster.created, |u| u.since);
+    draft.wait(Reason::Upgrading, format!("{names} of {} to be {}", list(&behind), of(parts, &target)), since);
+    if !maintenance::may_disturb(draft, &format!("{names} of {} come then", list(&behind))) {
+        return;
+    }
+    let Some(etcd) = draft.etcd() else { return };
+    let mut by_turn = behind.clone();
+    by_turn.sort_by_key(|m| (leads(etcd, m), m.ordinal));
+    let turn = match readiness(draft, planes, etcd) {
+        Readiness::Well => by_turn.first().copied(),
+        Readiness::Soaking(until) => {
+            draft.look_at(until);
+            // Emptying the next Node disturbs no component of the control plane, so it need not wait.
+            if let Some(next) = by_turn.first()
+                && parts.contains(&Part::Node)
+            {
+                node::emptied(draft, next, &target);
+            }
+            return;
+        }
+        // One that is ill itself comes first: the change may cure it, and nobody else is touched.
+        Readiness::OneIll(name) => behind.iter().copied().find(|m| m.name == name).filter(|m| may_be_changed_ill(draft, m, &target)),
+        Readiness::Unsettled => None,
+    };
+    if let Some(machine) = turn {
+        step(draft, machine, parts, &target, etcd);
+    }
+}
+
+/// One machine's step of a stage.
+fn step(draft: &mut Draft<'_>, machine: &MachineRecord, parts: &[Part], target: &MachineVersions, etcd: &EtcdFacts) {
+    let to = parts.iter().fold(machine.versions, |to, part| to.with(*part, target));
+    let since = machine.changed.as_ref().map_or(machine.created, |c| c.at);
+    if let Err(violation) = skew(draft, &machine.name, to) {
+        draft.wait_after(&machine.name, Reason::VersionSkew, "others to be changed first", since, &violation.to_string());
+        return;
+    }
+    if parts.contains(&Part::Etcd) && leads(etcd, machine) {
+        if let (Some(leader), Some(heir)) = (etcd.leader(), heir(etcd)) {
+            let because = format!("etcd of {} is to be exchanged, and it leads: handing over costs no election", machine.name);
+            draft.decide(Action::MoveLeader { machine: machine.name.clone(), from: leader.id, to: heir.id }, because);
+            return;
+        }
+    }
+    if parts.contains(&Part::Node) && !node::emptied(draft, machine, &to) {
+        return;
+    }
+    let names = parts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    let because = format!("{names} come next, and it is the turn of {}: every control plane is well and has been for {} s", machine.name, draft.spec.pace.soak_seconds);
+    tell(draft, machine, to, because);
+}
+
+/// Whether the control plane is to go back to what it ran before. Then everything goes in the reverse order.
+pub(super) fn is_back(planes: &[&MachineRecord], target: &MachineVersions) -> bool {
+    planes.iter().any(|m| PARTS.iter().any(|p| goes_back(*p, &m.versions, target)))
+}
+
+/// Whether another control plane may be disturbed.
+pub(super) enum Readiness {
+    /// All are well and have been for long enough.
+    Well,
+    /// All are well, but have to stay so until then.
+    Soaking(Timestamp),
+    /// Only this one is not.
+    OneIll(slipway_model::MachineName),
+    /// The membership changes, or several are ill.
+    Unsettled,
+}
+
+/// Whether another control plane may be disturbed now. Says what is waited for.
+pub(super) fn readiness(draft: &mut Draft<'_>, planes: &[&MachineRecord], etcd: &EtcdFacts) -> Readiness {
+    // What this very plan does to etcd's membership comes first.
+    if draft.membership_changes {
+        return Readiness::Unsettled;
+    }
+    if let Some(Ill { reason, what, since }) = unsettled(draft, planes, etcd) {
+        draft.wait(reason, what, since);
+        return Readiness::Unsettled;
+    }
+    let sick: Vec<(&MachineRecord, Ill)> = planes.iter().filter_map(|m| ill(draft, m).map(|i| (*m, i))).collect();
+    for (machine, Ill { reason, what, since }) in &sick {
+        draft.wait_on(&machine.name, *reason, what.clone(), *since);
+    }
+    match sick.as_slice() {
+        [] => {}
+        [(one, _)] => return Readiness::OneIll(one.name.clone()),
+        _ => return Readiness::Unsettled,
+    }
+    let soaking = planes.iter().filter_map(|m| soaks_until(draft, m).map(|until| (until, *m))).max_by_key(|(until, _)| *until);
+    match soaking {
+        Some((until, machine)) => {
+            let since = machine.changed.as_ref().map_or(machine.created, |c| c.at);
+            draft.wait_on(&machine.name, Reason::Soaking, format!("it to stay well for {} s", draft.spec.pace.soak_seconds), since);
+            Readiness::Soaking(until)
+        }
+        None => Readiness::Well,
+    }
+}
+
+/// What is not as it should be about the control plane as a whole.
+fn unsettled(draft: &Draft<'_>, planes: &[&MachineRecord], etcd: &EtcdFacts) -> Option<Ill> {
+    let created = draft.observed.cluster.created;
+    let ill = |reason, what: String, since| Some(Ill { reason, what, since });
+    if let Some(leaving) = draft.records().iter().find(|m| m.is_control_plane() && m.deleting.is_some()) {
+        return ill(Reason::ScalingControlPlane, format!("{} to be gone", leaving.name), leaving.deleting.unwrap_or(created));
+    }
+    if let Some(learner) = etcd.members.iter().find(|m| m.learner) {
+        return ill(Reason::MemberJoining, format!("etcd member {} to get its vote", learner.id), created);
+    }
+    if let Some((silent, since)) = etcd.voters().find_map(|m| match &m.status {
+        crate::Fact::Unknown { since, .. } => Some((m, *since)),
+        crate::Fact::Known(_) => None,
+    }) {
+        return ill(Reason::MemberUnhealthy, format!("etcd member {} ({}) to answer", silent.id, silent.name), since);
+    }
+    let wanted = usize::try_from(draft.spec.control_plane.replicas).unwrap_or(usize::MAX);
+    if planes.len() != wanted || etcd.voters().count() != wanted {
+        let what = format!("{wanted} control planes with a vote each ({} machines, {} voters)", planes.len(), etcd.voters().count());
+        return ill(Reason::ScalingControlPlane, what, created);
+    }
+    None
+}
+
+/// Whether an ill machine may be changed: only where the spec does not want any more what it was told last, and it is known what it runs. One that has not
+/// followed yet is told first what it ran before. Whatever else is ill is waited for: its step has to end, well or undone.
+fn may_be_changed_ill(draft: &mut Draft<'_>, machine: &MachineRecord, target: &MachineVersions) -> bool {
+    let Some(change) = &machine.changed else { return false };
+    let unwanted = PARTS.into_iter().any(|p| machine.versions.differs(p, &change.from) && machine.versions.differs(p, target));
+    if unwanted && !is_settled(draft, machine) && undo::undoable(draft, machine, change).is_ok() {
+        tell(draft, machine, change.from, "it has not followed yet, and the spec does not want that any more: first it is what it was");
+    }
+    unwanted && is_settled(draft, machine)
+}
+
+/// Whether a machine's member leads.
+pub(super) fn leads(etcd: &EtcdFacts, machine: &MachineRecord) -> bool {
+    let address = machine.instance.as_ref().map(|i| i.address);
+    etcd.leader().is_some_and(|l| Some(l.peer) == address)
+}
+
+/// Who takes leadership over: a voter that answers, of the newest version: it will not have to hand it over again.
+fn heir(etcd: &EtcdFacts) -> Option<&MemberFacts> {
+    let answering = etcd.voters().filter_map(|m| m.status.known().map(|s| (m, s)));
+    answering.filter(|(_, s)| !s.leader).max_by_key(|(m, s)| (s.version, std::cmp::Reverse(m.id))).map(|(m, _)| m)
+}
+
+fn list(machines: &[&MachineRecord]) -> String {
+    machines.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// The versions of some parts, for people.
+fn of(parts: &[Part], target: &MachineVersions) -> String {
+    let one = |part: &Part| match (part, target.control_plane) {
+        (Part::Etcd, Some(v)) => v.etcd.to_string(),
+        (Part::ApiServer, Some(v)) => v.api_server.to_string(),
+        (Part::Controllers, Some(v)) => v.controllers.to_string(),
+        _ => format!("{} (containerd {})", target.node.kubelet, target.node.containerd),
+    };
+    parts.iter().map(one).collect::<Vec<_>>().join(" and ")
+}

@@ -1,0 +1,59 @@
+//! A Node while its machine is changed in place: emptied before its kubelet's minor changes, and given back afterwards.
+
+use super::well::ill;
+use crate::draft::Draft;
+use crate::{Action, MachineRecord, drain, maintenance};
+use jiff::SignedDuration;
+use slipway_model::MachineVersions;
+
+/// How long evicting a control plane's pods may take: no pool says it.
+const CONTROL_PLANE_DRAIN_SECONDS: u32 = 300;
+
+/// Whether the kubelet's minor changes, so that its Node has to be emptied first. Upstream asks for it: a kubelet takes over running pods of its own
+/// minor only.
+pub(crate) fn needs_drain(machine: &MachineRecord, to: &MachineVersions) -> bool {
+    machine.versions.node.kubelet.minor != to.node.kubelet.minor
+}
+
+/// Whether a machine's Node is empty, or its time is over; otherwise the next step towards that.
+pub(crate) fn emptied(draft: &mut Draft<'_>, machine: &MachineRecord, to: &MachineVersions) -> bool {
+    if !needs_drain(machine, to) {
+        return true;
+    }
+    let Some(nodes) = draft.nodes() else { return false };
+    let Some(node) = nodes.iter().find(|n| n.machine.as_ref() == Some(&machine.name)) else { return true };
+    if !node.unschedulable {
+        let because = format!("its kubelet goes from {} to {}, another minor: its pods move first", machine.versions.node.kubelet, to.node.kubelet);
+        let action = Action::Cordon { machine: machine.name.clone(), node: node.name.clone(), uid: node.uid.clone(), returns: true };
+        draft.decide(action, because);
+        return false;
+    }
+    let pool = draft.spec.pools.iter().find(|p| p.name == machine.pool);
+    let patience = pool.map_or(CONTROL_PLANE_DRAIN_SECONDS, |p| p.drain_timeout_seconds);
+    // Who cordoned it by hand has no time on it, and pods of such a Node are waited for.
+    if let Some(since) = node.cordoned.filter(|_| patience > 0) {
+        let deadline = since.saturating_add(SignedDuration::from_secs(i64::from(patience))).unwrap_or(since);
+        if draft.now >= deadline {
+            return true;
+        }
+        draft.look_at(deadline);
+    }
+    drain::evict(draft, machine, node, node.cordoned.unwrap_or(node.since))
+}
+
+/// Gives those Nodes back that were cordoned by us and whose machines are well and need no change, or may not be changed now.
+pub(crate) fn release(draft: &mut Draft<'_>, stopped: bool) {
+    let Some(nodes) = draft.observed.nodes.known() else { return };
+    let held = stopped || maintenance::maintenance_open(&draft.spec.maintenance, draft.now).is_err();
+    for node in nodes.iter().filter(|n| n.unschedulable && n.cordoned.is_some()) {
+        let Some(machine) = draft.records().iter().find(|m| node.machine.as_ref() == Some(&m.name) && m.deleting.is_none()) else { continue };
+        let done = super::target(draft, machine).is_none_or(|to| to.node == machine.versions.node);
+        if (done || held) && ill(draft, machine).is_none() && !draft.is_taken(&machine.name) {
+            let because = match done {
+                true => format!("its kubelet is {} and its Node is Ready", machine.versions.node.kubelet),
+                false => "its machine may not be changed now".to_owned(),
+            };
+            draft.decide(Action::Uncordon { machine: machine.name.clone(), node: node.name.clone(), uid: node.uid.clone() }, because);
+        }
+    }
+}

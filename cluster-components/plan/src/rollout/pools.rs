@@ -1,0 +1,113 @@
+//! Pools: as many machines at once as each allows to be away, side by side with other pools.
+
+use super::well::{ill, is_settled};
+use super::{control_plane, node, serving, skew, tell};
+use crate::draft::Draft;
+use crate::{MachineRecord, Reason, maintenance, pools};
+use slipway_model::{Amount, MachineVersions, Pool, Strategy};
+
+/// Brings every pool a step further.
+pub(super) fn roll(draft: &mut Draft<'_>) {
+    let records = draft.observed.pools.known().map(Vec::as_slice);
+    for pool in &draft.spec.pools {
+        let members: Vec<&MachineRecord> = draft.workers().filter(|m| m.pool == pool.name && !draft.is_taken(&m.name)).collect();
+        let Some(wanted) = pools::wanted(pool, records) else { continue };
+        let behind: Vec<&MachineRecord> = members.iter().copied().filter(|m| m.versions != pool.versions).collect();
+        if !behind.is_empty() && pool.upgrade.strategy == Strategy::InPlace && may_roll(draft, pool, &behind) {
+            in_place(draft, pool, wanted, &members, &behind);
+        }
+    }
+}
+
+/// Whether a pool may be changed now, or what it waits for.
+fn may_roll(draft: &mut Draft<'_>, pool: &Pool, behind: &[&MachineRecord]) -> bool {
+    let since = draft.observed.cluster.upgrade.as_ref().map_or(draft.observed.cluster.created, |u| u.since);
+    let names = behind.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
+    draft.wait(Reason::Upgrading, format!("{names} of pool {} to run {}", pool.name, pool.versions), since);
+    if !control_plane_is_ahead(draft, pool) {
+        let what = format!("the control plane's API servers, which go before pool {}", pool.name);
+        draft.wait(Reason::VersionSkew, what, since);
+        return false;
+    }
+    maintenance::may_disturb(draft, &format!("{names} of pool {} are upgraded then", pool.name)) && draft.nodes().is_some()
+}
+
+/// Whether the control plane has come so far that kubelets may follow. An upgrade that is about to begin begins there, preflight first.
+fn control_plane_is_ahead(draft: &Draft<'_>, pool: &Pool) -> bool {
+    let target = draft.spec.control_plane.versions;
+    let planes: Vec<&MachineRecord> = serving(draft).collect();
+    let begun = planes.iter().all(|m| m.versions == target) || draft.observed.cluster.upgrade.as_ref().is_some_and(|u| u.to == target);
+    begun && (control_plane::is_back(&planes, &target) || api_servers_bear(draft, &pool.versions))
+}
+
+/// Whether every API server is at least as new as a kubelet to come, patch included, and runs what it was told.
+pub(super) fn api_servers_bear(draft: &Draft<'_>, versions: &MachineVersions) -> bool {
+    serving(draft).all(|m| {
+        let told = m.versions.control_plane.is_some_and(|v| v.api_server >= versions.node.kubelet);
+        let before = m.changed.as_ref().and_then(|c| c.from.control_plane).is_none_or(|v| v.api_server >= versions.node.kubelet);
+        told && (before || is_settled(draft, m))
+    })
+}
+
+/// How many machines of a pool may be away at once.
+pub(super) fn may_be_away(pool: &Pool, wanted: u32) -> u32 {
+    let away = pool.upgrade.max_unavailable.rounded_down(wanted);
+    // A share of a small pool may be less than one machine; without surge nothing would ever move then.
+    if away == 0 && surge(pool, wanted) == 0 { 1 } else { away }
+}
+
+/// How many machines more than wanted a pool may have meanwhile.
+pub(super) fn surge(pool: &Pool, wanted: u32) -> u32 {
+    match pool.upgrade.max_surge {
+        Amount::Count(0) | Amount::Percent(0) => 0,
+        some => some.rounded_up(wanted),
+    }
+}
+
+/// Whether a worker does its work: well, and pods may come to it.
+pub(super) fn is_available(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
+    ill(draft, machine).is_none() && draft.node(&machine.name).is_some_and(|n| !n.unschedulable)
+}
+
+fn in_place(draft: &mut Draft<'_>, pool: &Pool, wanted: u32, members: &[&MachineRecord], behind: &[&MachineRecord]) {
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let available = count(members.iter().filter(|m| is_available(draft, m)).count());
+    let floor = wanted.saturating_sub(may_be_away(pool, wanted));
+    let mut spare = available.saturating_sub(floor);
+    // Those that are away already cost nothing: they are finished first.
+    let mut by_turn: Vec<(bool, &MachineRecord)> = behind.iter().map(|m| (is_available(draft, m), *m)).collect();
+    by_turn.sort_by_key(|(works, m)| (*works, m.ordinal));
+    for (works, machine) in by_turn {
+        if works {
+            if spare == 0 {
+                draft.wait_on(&machine.name, Reason::WaitingForOthers, format!("its turn: pool {} keeps {floor} machines", pool.name), machine.created);
+                continue;
+            }
+            spare = spare.saturating_sub(1);
+        }
+        change(draft, machine, &pool.versions);
+    }
+}
+
+/// Empties one machine's Node where its kubelet's minor changes, then tells it.
+fn change(draft: &mut Draft<'_>, machine: &MachineRecord, to: &MachineVersions) {
+    let since = machine.changed.as_ref().map_or(machine.created, |c| c.at);
+    // What it runs has to be known, or it only goes back to what it ran before.
+    if !is_settled(draft, machine) && machine.changed.as_ref().is_none_or(|c| c.from != *to) {
+        if let Some(ill) = ill(draft, machine) {
+            draft.wait_on(&machine.name, ill.reason, ill.what, ill.since);
+        }
+        return;
+    }
+    if let Err(violation) = skew(draft, &machine.name, *to) {
+        draft.wait_after(&machine.name, Reason::VersionSkew, "others to be changed first", since, &violation.to_string());
+        return;
+    }
+    if node::emptied(draft, machine, to) {
+        let because = match node::needs_drain(machine, to) {
+            true => "its Node is empty (or its time for that is over), and every API server is new enough".to_owned(),
+            false => format!("{} takes over the pods of {}, and every API server is new enough", to.node.kubelet, machine.versions.node.kubelet),
+        };
+        tell(draft, machine, *to, because);
+    }
+}

@@ -1,0 +1,188 @@
+//! Version skew: which versions may meet. A pure function, asked before every change of versions: by the planner, and by the executor at its target.
+//!
+//! The rules are upstream's (<https://kubernetes.io/releases/version-skew-policy/>, <https://etcd.io/docs/v3.6/upgrades/>), all of them about minors:
+//!
+//! | component | rule |
+//! |---|---|
+//! | API servers | at most one minor apart |
+//! | controller-manager, scheduler, cloud-controller-manager | never newer than an API server they reach, at most one minor older. They reach their own machine's only |
+//! | kubelet and kube-proxy of a control plane | never newer than an API server they reach, at most three minors older. They reach their own machine's only |
+//! | kubelet and kube-proxy of a worker | the same, and they reach every API server |
+//! | etcd members | at most one minor apart |
+//!
+//! A machine that was told new versions and has not made them real yet may be running the old ones, the new ones, or some of each: it counts as both.
+
+use crate::MachineRecord;
+use slipway_model::{ComponentVersion, KubernetesVersion, MachineName, MachineVersions};
+use std::collections::BTreeSet;
+
+/// How many minors a kubelet may be older than its API server.
+const KUBELET_OLDER: u32 = 3;
+
+/// What a machine may be running at a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// Which.
+    pub machine: MachineName,
+    /// What it was told, and what it was told before where it is not known to have followed. Parts of them may be mixed.
+    pub versions: BTreeSet<MachineVersions>,
+}
+
+impl Running {
+    /// Of a record. `settled`: the machine is known to run exactly what its record says.
+    #[must_use]
+    pub fn of(record: &MachineRecord, settled: bool) -> Self {
+        let before = record.changed.as_ref().filter(|_| !settled).map(|c| c.from);
+        Self { machine: record.name.clone(), versions: before.into_iter().chain([record.versions]).collect() }
+    }
+
+    fn kubelets(&self) -> impl Iterator<Item = KubernetesVersion> + '_ {
+        self.versions.iter().map(|v| v.node.kubelet)
+    }
+
+    fn api_servers(&self) -> impl Iterator<Item = KubernetesVersion> + '_ {
+        self.versions.iter().filter_map(|v| v.control_plane).map(|v| v.api_server)
+    }
+
+    fn controllers(&self) -> impl Iterator<Item = KubernetesVersion> + '_ {
+        self.versions.iter().filter_map(|v| v.control_plane).map(|v| v.controllers)
+    }
+
+    fn etcds(&self) -> impl Iterator<Item = ComponentVersion> + '_ {
+        self.versions.iter().filter_map(|v| v.control_plane).map(|v| v.etcd)
+    }
+}
+
+/// Two components that would meet and must not.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum SkewViolation {
+    /// API servers too far apart.
+    #[error("kube-apiserver {newest} of {newer} and {oldest} of {older} would be more than one minor apart")]
+    ApiServers {
+        /// Where the older one is.
+        older: MachineName,
+        /// Its version.
+        oldest: KubernetesVersion,
+        /// Where the newer one is.
+        newer: MachineName,
+        /// Its version.
+        newest: KubernetesVersion,
+    },
+    /// Controllers newer than their API server, or too old for it.
+    #[error("the controllers {controllers} of {machine} would meet its kube-apiserver {api_server}: they may be the same minor or one older")]
+    Controllers {
+        /// Where.
+        machine: MachineName,
+        /// Their version.
+        controllers: KubernetesVersion,
+        /// Its version.
+        api_server: KubernetesVersion,
+    },
+    /// A kubelet newer than an API server it reaches, or too old for it.
+    #[error(
+        "the kubelet {kubelet} of {machine} would meet kube-apiserver {api_server} of {server}: it may be the same minor or up to three older"
+    )]
+    Kubelet {
+        /// Where the kubelet is.
+        machine: MachineName,
+        /// Its version.
+        kubelet: KubernetesVersion,
+        /// Where the API server is.
+        server: MachineName,
+        /// Its version.
+        api_server: KubernetesVersion,
+    },
+    /// etcd members too far apart.
+    #[error("etcd {newest} of {newer} and {oldest} of {older} would be more than one minor apart")]
+    Etcd {
+        /// Where the older one is.
+        older: MachineName,
+        /// Its version.
+        oldest: ComponentVersion,
+        /// Where the newer one is.
+        newer: MachineName,
+        /// Its version.
+        newest: ComponentVersion,
+    },
+}
+
+/// Every rule that is broken by what may be running.
+#[must_use]
+pub fn skew_violations(machines: &[Running]) -> BTreeSet<SkewViolation> {
+    let mut broken = BTreeSet::new();
+    api_servers(machines, &mut broken);
+    etcds(machines, &mut broken);
+    for machine in machines {
+        let own: Vec<_> = machine.api_servers().map(|v| (&machine.machine, v)).collect();
+        controllers(machine, &own, &mut broken);
+        if own.is_empty() {
+            let every = machines.iter().flat_map(|m| m.api_servers().map(move |v| (&m.machine, v)));
+            kubelets(machine, every, &mut broken);
+        } else {
+            kubelets(machine, own.into_iter(), &mut broken);
+        }
+    }
+    broken
+}
+
+/// Whether a machine may be told `to`, or be made with it: no rule may be broken by that which is not broken already.
+pub fn skew_allows(machines: &[Running], machine: &MachineName, to: MachineVersions) -> Result<(), SkewViolation> {
+    let before = skew_violations(machines);
+    let mut after = machines.to_vec();
+    match after.iter_mut().find(|m| m.machine == *machine) {
+        Some(told) => {
+            told.versions.insert(to);
+        }
+        None => after.push(Running { machine: machine.clone(), versions: BTreeSet::from([to]) }),
+    }
+    let broken = skew_violations(&after).into_iter().find(|v| !before.contains(v));
+    broken.map_or(Ok(()), Err)
+}
+
+fn api_servers(machines: &[Running], broken: &mut BTreeSet<SkewViolation>) {
+    let all = || machines.iter().flat_map(|m| m.api_servers().map(move |v| (v, &m.machine)));
+    if let (Some((oldest, older)), Some((newest, newer))) = (all().min(), all().max())
+        && newest.minor > oldest.minor.saturating_add(1)
+    {
+        broken.insert(SkewViolation::ApiServers { older: older.clone(), oldest, newer: newer.clone(), newest });
+    }
+}
+
+fn etcds(machines: &[Running], broken: &mut BTreeSet<SkewViolation>) {
+    let all = || machines.iter().flat_map(|m| m.etcds().map(move |v| (v, &m.machine)));
+    if let (Some((oldest, older)), Some((newest, newer))) = (all().min(), all().max())
+        && (newest.major != oldest.major || newest.minor > oldest.minor.saturating_add(1))
+    {
+        broken.insert(SkewViolation::Etcd { older: older.clone(), oldest, newer: newer.clone(), newest });
+    }
+}
+
+fn controllers(machine: &Running, own: &[(&MachineName, KubernetesVersion)], broken: &mut BTreeSet<SkewViolation>) {
+    for controllers in machine.controllers() {
+        for (_, api_server) in own {
+            if controllers.minor > api_server.minor || controllers.minor.saturating_add(1) < api_server.minor {
+                broken.insert(SkewViolation::Controllers { machine: machine.machine.clone(), controllers, api_server: *api_server });
+            }
+        }
+    }
+}
+
+fn kubelets<'m>(
+    machine: &Running,
+    servers: impl Iterator<Item = (&'m MachineName, KubernetesVersion)>,
+    broken: &mut BTreeSet<SkewViolation>,
+) {
+    let servers: Vec<_> = servers.collect();
+    for kubelet in machine.kubelets() {
+        for (server, api_server) in &servers {
+            if kubelet.minor > api_server.minor || kubelet.minor.saturating_add(KUBELET_OLDER) < api_server.minor {
+                broken.insert(SkewViolation::Kubelet {
+                    machine: machine.machine.clone(),
+                    kubelet,
+                    server: (*server).clone(),
+                    api_server: *api_server,
+                });
+            }
+        }
+    }
+}
