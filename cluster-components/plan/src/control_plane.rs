@@ -1,4 +1,4 @@
-//! The control plane: founded once, all members together, and never again; its configuration changed one machine at a time.
+//! The control plane: founded once, all members together, and never again; healed, grown and shrunk member by member ever after.
 //!
 //! ```text
 //! all records ─► founders recorded ─► all claimed ─► all configured ─► quorum seen ─► bootstrapped recorded ─► kubeconfig ─► addons
@@ -8,9 +8,10 @@
 //! A founder that was lost before the quorum cannot be replaced alone: the others' etcd knows the old list, and perhaps they have a quorum already.
 //! So the whole set goes, and its successors get new names and a new token. Once the quorum is recorded nothing is ever founded anew, whatever it looks like.
 
-use crate::draft::{Draft, PROBE_API_SERVER, PROBE_ETCD};
-use crate::{Action, AgentFacts, MachineRecord, Reason, Removal, pools};
-use slipway_model::{MachineName, PlanDigest, PoolName};
+use crate::draft::{Draft, PROBE_ETCD};
+use crate::quorum::Votes;
+use crate::{Action, AgentFacts, MachineRecord, Reason, Removal, healing, membership, pools, size};
+use slipway_model::{MachineName, PoolName};
 
 /// Machines of the control plane: made, founded, or kept as they are.
 pub(crate) fn members(draft: &mut Draft<'_>) {
@@ -88,19 +89,16 @@ fn quorum(draft: &mut Draft<'_>, founders: &[&MachineRecord]) {
     }
 }
 
-/// After the founding: the set stays as it is in this release, and what cannot be done is said.
+/// After the founding: healed, kept at its size, and etcd's members changed one at a time. Nothing of it while etcd cannot be asked.
 fn keep(draft: &mut Draft<'_>) {
-    let cluster = &draft.observed.cluster;
-    for name in &cluster.founders {
-        let Some(machine) = draft.records().iter().find(|m| m.name == *name) else {
-            draft.wait_on(name, Reason::ControlPlaneMachineLost, "its Machine object, which is gone", cluster.created);
-            continue;
-        };
-        if draft.is_gone(machine) {
-            draft.wait_on(name, Reason::ControlPlaneMachineLost, "its instance, which the cloud does not have any more", machine.created);
-        }
-    }
-    pools::grow(draft, &PoolName::control_plane(), 0);
+    let Some(etcd) = draft.etcd() else {
+        healing::without_quorum(draft);
+        return;
+    };
+    let votes = Votes::of(draft, etcd);
+    healing::control_planes(draft, &votes);
+    size::keep(draft, &votes);
+    membership::step(draft, &votes);
 }
 
 /// What follows from a control plane that answers.
@@ -126,89 +124,5 @@ pub(crate) fn access(draft: &mut Draft<'_>) {
             let what = format!("the cluster's API to answer about its addons ({why})");
             draft.wait(Reason::WaitingForApi, what, *since);
         }
-    }
-}
-
-/// Who may be configured in this pass.
-pub(crate) struct Turn<'a> {
-    /// All founders are there and claimed, none but them.
-    founders_ready: bool,
-    /// The one control plane whose running configuration may be changed now.
-    control_plane: Option<&'a MachineName>,
-    /// The one worker of each pool whose running configuration may be changed now.
-    workers: Vec<&'a MachineName>,
-}
-
-impl<'a> Turn<'a> {
-    pub fn of(draft: &Draft<'a>) -> Self {
-        let planes: Vec<&MachineRecord> = draft.control_planes().collect();
-        let founders = &draft.observed.cluster.founders;
-        let founder = |m: &MachineRecord| founders.contains(&m.name) && m.claimed && !draft.is_gone(m);
-        let leaving = draft.records().iter().any(|m| m.is_control_plane() && m.deleting.is_some());
-        let founders_ready = !founders.is_empty() && planes.len() == founders.len() && planes.iter().all(|m| founder(m)) && !leaving;
-        let healthy = |m: &MachineRecord| {
-            draft
-                .heard(&m.name)
-                .is_some_and(|s| s.applied.is_some() && s.applied == s.accepted && s.healthy(PROBE_ETCD) && s.healthy(PROBE_API_SERVER))
-        };
-        let control_plane = pick(draft, &planes, healthy);
-        let working = |m: &MachineRecord| {
-            let settled = draft.heard(&m.name).is_some_and(|s| s.applied.is_some() && s.applied == s.accepted);
-            settled && draft.node(&m.name).is_some_and(|n| n.ready)
-        };
-        let in_pool = |pool: &PoolName| draft.workers().filter(|m| m.pool == *pool).collect::<Vec<_>>();
-        let workers = draft.spec.pools.iter().filter_map(|p| pick(draft, &in_pool(&p.name), working)).collect();
-        Self { founders_ready, control_plane, workers }
-    }
-
-    /// Whether this machine may get its wanted configuration now, or what it waits for.
-    pub fn may_apply(
-        &self,
-        draft: &Draft<'_>,
-        machine: &MachineRecord,
-        accepted: Option<&PlanDigest>,
-    ) -> Result<(), (Reason, &'static str)> {
-        let others = (Reason::WaitingForOthers, "its turn: another machine is not healthy or not done yet");
-        match (machine.is_control_plane(), accepted) {
-            // All etcd members start together; and a disk that lost its plan after the founding has lost its member too.
-            (true, None) if !draft.observed.cluster.bootstrapped => match self.founders_ready {
-                true => Ok(()),
-                false => Err((Reason::WaitingForFounders, "every founder of the control plane to be claimed")),
-            },
-            (true, None) => {
-                Err((Reason::ControlPlaneMachineLost, "the disk it had: this one does not know the configuration it once accepted"))
-            }
-            // There is no quorum to protect yet, and the change may be what it lacks.
-            (true, Some(_)) if !draft.observed.cluster.bootstrapped => Ok(()),
-            (true, Some(_)) => {
-                if self.control_plane == Some(&machine.name) {
-                    Ok(())
-                } else {
-                    Err(others)
-                }
-            }
-            (false, None) => Ok(()),
-            (false, Some(_)) => {
-                if self.workers.contains(&&machine.name) {
-                    Ok(())
-                } else {
-                    Err(others)
-                }
-            }
-        }
-    }
-}
-
-/// The machine of a group whose configuration may be changed: only when all others are well. One that is ill itself comes first: the change may cure it.
-fn pick<'a>(draft: &Draft<'a>, group: &[&'a MachineRecord], well: impl Fn(&MachineRecord) -> bool) -> Option<&'a MachineName> {
-    let stale = |m: &MachineRecord| {
-        let accepted = draft.heard(&m.name).and_then(|s| s.accepted.as_ref());
-        accepted.is_some() && draft.observed.wanted.get(&m.name).is_some_and(|w| Some(w) != accepted)
-    };
-    let ill: Vec<&&MachineRecord> = group.iter().filter(|m| !well(m)).collect();
-    match ill.as_slice() {
-        [] => group.iter().find(|m| stale(m)).map(|m| &m.name),
-        [one] => Some(&one.name).filter(|_| stale(one)),
-        _ => None,
     }
 }

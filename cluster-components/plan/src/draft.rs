@@ -31,6 +31,11 @@ pub(crate) struct Draft<'a> {
     because: BTreeMap<ActionKey, String>,
     look_at: Option<Timestamp>,
     taken: BTreeSet<MachineName>,
+    /// More control planes than the spec's replicas, while some are replaced because they are outdated. The rollout says so before
+    /// `control_plane::members` is called.
+    pub surge: u32,
+    /// This plan changes etcd's membership: then no other control plane is disturbed by it.
+    pub membership_changes: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -44,6 +49,8 @@ impl<'a> Draft<'a> {
             because: BTreeMap::new(),
             look_at: None,
             taken: BTreeSet::new(),
+            surge: 0,
+            membership_changes: false,
         }
     }
 
@@ -191,10 +198,14 @@ impl<'a> Draft<'a> {
             && self.observed.cloud.known().is_some_and(|cloud| cloud.of(&machine.uid).is_none_or(|i| i.state == InstanceState::Deleting))
     }
 
-    /// Control-plane machines that serve: all but those being taken away. Once bootstrapped none is, in this release.
+    /// Control-plane machines that are not being taken away.
     pub fn control_planes(&self) -> impl Iterator<Item = &'a MachineRecord> + use<'a> {
-        let kept = self.observed.cluster.bootstrapped;
-        self.records().iter().filter(move |m| m.is_control_plane() && (kept || m.deleting.is_none()))
+        self.records().iter().filter(|m| m.is_control_plane() && m.deleting.is_none())
+    }
+
+    /// Control-plane machines that are being taken away.
+    pub fn leaving_control_planes(&self) -> impl Iterator<Item = &'a MachineRecord> + use<'a> {
+        self.records().iter().filter(|m| m.is_control_plane() && m.deleting.is_some())
     }
 
     /// Workers that are not being taken away.
@@ -208,9 +219,20 @@ impl<'a> Draft<'a> {
         self.start(Action::DeleteMachine { machine: machine.name.clone(), uid: machine.uid.clone(), why });
     }
 
+    /// The same, and says why.
+    pub fn take_away_because(&mut self, machine: &MachineRecord, why: Removal, because: impl Into<String>) {
+        self.taken.insert(machine.name.clone());
+        self.decide(Action::DeleteMachine { machine: machine.name.clone(), uid: machine.uid.clone(), why }, because);
+    }
+
     /// Whether this very plan takes it away: then nothing else is begun on it.
     pub fn is_taken(&self, machine: &MachineName) -> bool {
         self.taken.contains(machine)
+    }
+
+    /// What this plan starts so far.
+    pub fn planned(&self) -> impl Iterator<Item = &Action> {
+        self.actions.iter()
     }
 
     /// The actions alone.

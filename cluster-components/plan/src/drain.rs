@@ -1,10 +1,11 @@
 //! Machines that are being taken away: cordoned, drained, deleted, forgotten, in this order and each only after the one before.
 //!
-//! Control planes come here only before the founding's end; afterwards they stay (see `control_plane`).
+//! Control planes of a founded cluster come here when nothing of etcd is on them any more (see `departure`).
 
 use crate::draft::Draft;
-use crate::remediation::dead_since;
-use crate::{Action, InstanceState, MachineRecord, NodeFacts, Reason, pools};
+use crate::dead::is_dead;
+use crate::quorum::member_of;
+use crate::{Action, EtcdFacts, Fact, InstanceState, MachineRecord, NodeFacts, Reason, departure, pools};
 use jiff::{SignedDuration, Timestamp};
 use slipway_model::ClusterSpec;
 
@@ -15,8 +16,8 @@ const DEFAULT_DRAIN_TIMEOUT: u32 = 300;
 pub(crate) fn leaving(draft: &mut Draft<'_>) {
     let Some(machines) = draft.machines() else { return };
     for machine in machines {
-        let kept = machine.is_control_plane() && draft.observed.cluster.bootstrapped;
-        if let Some(since) = machine.deleting.filter(|_| !kept) {
+        let founded = machine.is_control_plane() && draft.observed.cluster.bootstrapped;
+        if let Some(since) = machine.deleting.filter(|_| !founded || departure::is_released(draft, machine)) {
             leave(draft, machine, since);
         }
     }
@@ -36,6 +37,11 @@ fn leave(draft: &mut Draft<'_>, machine: &MachineRecord, since: Timestamp) {
         }
         Some(instance) => {
             if drained(draft, machine, since) {
+                if machine.kept {
+                    let what = "somebody to look at it and to take the annotation `slipway.dev/keep` off";
+                    draft.wait_on(&machine.name, Reason::KeptForInspection, what, since);
+                    return;
+                }
                 draft.start(Action::DeleteInstance { machine: machine.name.clone(), instance: instance.id.clone() });
                 draft.wait_on(&machine.name, Reason::InstanceDeleting, "the cloud to remove the machine", since);
             }
@@ -57,11 +63,11 @@ fn forget(draft: &mut Draft<'_>, machine: &MachineRecord, since: Timestamp) {
 }
 
 /// Whether nothing on the machine needs it any more, or its time is over; otherwise the next step towards that.
-fn drained(draft: &mut Draft<'_>, machine: &MachineRecord, since: Timestamp) -> bool {
+pub(crate) fn drained(draft: &mut Draft<'_>, machine: &MachineRecord, since: Timestamp) -> bool {
     let Some(nodes) = draft.nodes() else { return false };
     let Some(node) = nodes.iter().find(|n| n.machine.as_ref() == Some(&machine.name)) else { return true };
     // Pods on a dead machine cannot be shut down gracefully by anybody.
-    if dead_since(draft, machine).is_some() {
+    if is_dead(draft, machine) {
         return true;
     }
     if let Some(deadline) = deadline(draft, machine, since) {
@@ -88,7 +94,9 @@ fn drain_deadline(spec: &ClusterSpec, machine: &MachineRecord, recorded: Option<
 }
 
 /// The check that the executor makes right before it deletes a recorded machine's instance in a cluster that lives: with the record, the Node (and its
-/// pods) and the agent as they are *now*, whatever the plan was made from. `recorded_timeout` is the NodePool's, for a pool that is gone from the Cluster.
+/// pods), the agent and etcd's members (a linearizable list; only read for control planes) as they are *now*, whatever the plan was made from.
+/// `recorded_timeout` is the NodePool's, for a pool that is gone from the Cluster. A control plane of a founded cluster may go when etcd can be asked
+/// and has no member of it; that holds for its record ([`Action::RemoveMachine`]) as well: see [`is_no_member`].
 ///
 /// A view of the Nodes that is older than the Machine's deletion may show no Node where there is one with pods by now: found by exploration.
 #[must_use]
@@ -99,13 +107,14 @@ pub fn may_be_deleted(
     recorded_timeout: Option<u32>,
     node: Option<&NodeFacts>,
     agent_answers: bool,
+    etcd: &Fact<EtcdFacts>,
     now: Timestamp,
 ) -> bool {
     let Some(since) = machine.deleting else { return false };
     if !bootstrapped {
         return true;
     }
-    if machine.is_control_plane() {
+    if machine.kept || !is_no_member(machine, etcd) {
         return false;
     }
     let drained = node.is_none_or(|n| n.unschedulable && n.pods.known().is_some_and(Vec::is_empty));
@@ -113,9 +122,15 @@ pub fn may_be_deleted(
     drained || over || !agent_answers
 }
 
+/// Whether a machine of a founded cluster has certainly nothing to do with etcd: it is a worker, or etcd's members are known and none is its.
+#[must_use]
+pub fn is_no_member(machine: &MachineRecord, etcd: &Fact<EtcdFacts>) -> bool {
+    !machine.is_control_plane() || etcd.known().is_some_and(|etcd| member_of(etcd, machine).is_none())
+}
+
 /// Evicts what is left, and says whether nothing is. Pods were listed after the Node was read: none can have come since it was cordoned.
-fn evict(draft: &mut Draft<'_>, machine: &MachineRecord, node: &NodeFacts, since: Timestamp) -> bool {
-    let crate::Fact::Known(pods) = &node.pods else {
+pub(crate) fn evict(draft: &mut Draft<'_>, machine: &MachineRecord, node: &NodeFacts, since: Timestamp) -> bool {
+    let Fact::Known(pods) = &node.pods else {
         draft.wait_on(&machine.name, Reason::PodTerminating, "its pods to be listed", since);
         return false;
     };

@@ -13,39 +13,55 @@
 mod action;
 mod conditions;
 mod control_plane;
+mod dead;
 mod deletion;
+mod departure;
 mod draft;
 mod drain;
 mod facts;
 mod forecast;
 mod happenings;
+mod healing;
 mod infrastructure;
 mod machines;
+mod maintenance;
+mod membership;
 mod outcome;
 mod pools;
+mod preflight;
+mod quorum;
 mod reasons;
 mod remediation;
+mod rollout;
 mod simulate;
+mod size;
+mod skew;
+mod turn;
 mod types;
 mod wording;
+mod zones;
 
 pub use action::{Action, ActionKey, ActionKind, Removal};
+pub use dead::POWER_ON;
 pub use draft::{BOOT_TIMEOUT, DEAD_AFTER, PROBE_API_SERVER, PROBE_ETCD};
-pub use drain::may_be_deleted;
+pub use drain::{is_no_member, may_be_deleted};
 pub use facts::{
     AgentFacts, AgentState, CloudFacts, EtcdFacts, InstanceFacts, InstanceState, LoadBalancerFacts, MemberFacts, MemberId, MemberStatus,
     NodeFacts, PodFacts, PodKey, PreflightFacts, ProbeFacts, SnapshotFacts, Trouble,
 };
+pub use membership::STABLE_FOR;
 pub use forecast::{End, Forecast, Step, forecast};
 #[doc(hidden)]
 pub use happenings::follow as world_follows;
 pub use happenings::{Happening, happen, happenings};
 pub use infrastructure::API_PORT;
+pub use maintenance::{Closed, maintenance_open};
 pub use outcome::{Condition, ConditionType, Decision, Plan, Status, Wait};
 pub use reasons::Reason;
 #[doc(hidden)]
 pub use simulate::cloud_creates;
 pub use simulate::{Refused, seen, simulate};
+pub use skew::{Running, SkewViolation, skew_allows, skew_violations};
 pub use types::{
     ClusterFacts, Endpoint, Fact, Failure, InstanceRef, JoinRecord, MachineRecord, MachineSecrets, Observed, Ordinals, PoolRecord,
     SecretFacts, StoppedRoll, UpgradeRecord, VersionChange,
@@ -80,6 +96,7 @@ fn draft<'a>(spec: &'a ClusterSpec, observed: &'a Observed, now: Timestamp) -> d
         pools::sizes(&mut draft);
         pools::sizeless(&mut draft);
         remediation::workers(&mut draft);
+        rollout::roll(&mut draft);
         machines::forward(&mut draft);
         drain::leaving(&mut draft);
         control_plane::access(&mut draft);

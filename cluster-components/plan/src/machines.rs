@@ -5,17 +5,25 @@
 //!                                             └─► certificates ─► rendered ──────────────────────┘
 //! ```
 
-use crate::control_plane::{self, Turn};
+use crate::control_plane;
 use crate::draft::{BOOT_TIMEOUT, Draft};
-use crate::{Action, AgentFacts, AgentState, InstanceFacts, InstanceRef, InstanceState, MachineRecord, Reason, SecretFacts};
+use crate::turn::Turn;
+use crate::{
+    Action, AgentFacts, AgentState, InstanceFacts, InstanceRef, InstanceState, MachineRecord, Reason, SecretFacts, dead, departure,
+};
 use slipway_model::PlanDigest;
 
-/// Brings every machine forward that is not being taken away.
+/// Brings every machine forward that is not being taken away, and those control planes that leave and have a vote still.
 pub(crate) fn forward(draft: &mut Draft<'_>) {
     if draft.machines().is_none() {
         return;
     }
-    let machines: Vec<&MachineRecord> = draft.control_planes().chain(draft.workers()).filter(|m| !draft.is_taken(&m.name)).collect();
+    let votes = |m: &&MachineRecord| {
+        draft.observed.cluster.bootstrapped && m.claimed && !departure::is_released(draft, m) && !dead::is_dead(draft, m)
+    };
+    let leaving = draft.leaving_control_planes().filter(votes);
+    let machines: Vec<&MachineRecord> =
+        draft.control_planes().chain(leaving).chain(draft.workers()).filter(|m| !draft.is_taken(&m.name)).collect();
     let turn = Turn::of(draft);
     for machine in machines {
         if let Some(instance) = exist(draft, machine) {
@@ -102,8 +110,13 @@ fn speak(draft: &mut Draft<'_>, machine: &MachineRecord, instance: &InstanceFact
 /// From a claimed agent to a machine that does what is wanted.
 fn configure(draft: &mut Draft<'_>, machine: &MachineRecord, state: &AgentState, turn: &Turn<'_>) {
     let Some(wanted) = draft.observed.wanted.get(&machine.name) else {
-        let reason = if machine.is_control_plane() { Reason::WaitingForAddresses } else { Reason::Rendering };
-        draft.wait_on(&machine.name, reason, "its configuration to be rendered", machine.created);
+        let joins = draft.observed.cluster.bootstrapped && machine.join.is_none() && !draft.observed.cluster.founders.contains(&machine.name);
+        let (reason, what) = match machine.is_control_plane() {
+            true if joins => (Reason::MemberJoining, "etcd to take it in"),
+            true => (Reason::WaitingForAddresses, "its configuration to be rendered"),
+            false => (Reason::Rendering, "its configuration to be rendered"),
+        };
+        draft.wait_on(&machine.name, reason, what, machine.created);
         return;
     };
     match &state.accepted {

@@ -1,8 +1,8 @@
 //! How many machines each pool has: NodePool records, growing, shrinking, and the numbers machines are named by.
 
 use crate::draft::Draft;
-use crate::{Action, MachineRecord, Ordinals, PoolRecord, Reason, Removal};
-use slipway_model::{MachineName, MachineVersions, Pool, PoolName};
+use crate::{Action, MachineRecord, Ordinals, PoolRecord, Reason, Removal, rollout};
+use slipway_model::{MachineName, Pool, PoolName};
 use std::collections::BTreeSet;
 
 /// Keeps the NodePool records as the Cluster says.
@@ -67,7 +67,7 @@ pub(crate) fn sizes(draft: &mut Draft<'_>) {
 pub(crate) fn grow(draft: &mut Draft<'_>, pool: &PoolName, missing: u32) {
     let book = draft.observed.cluster.ordinals.get(pool).copied().unwrap_or_default();
     let taken: BTreeSet<u32> = draft.records().iter().filter(|m| m.pool == *pool).map(|m| m.ordinal).collect();
-    let (versions, revision) = birth(draft, pool);
+    let (versions, revision) = rollout::birth(draft, pool);
     let open: Vec<u32> = (book.settled..book.next).filter(|o| !taken.contains(o)).collect();
     let leaving = draft.records().iter().any(|m| m.pool == *pool && m.deleting.is_some() && m.ordinal >= book.settled);
     if leaving || (missing == 0 && book.settled < book.next) {
@@ -86,17 +86,6 @@ pub(crate) fn grow(draft: &mut Draft<'_>, pool: &PoolName, missing: u32) {
         let machine = MachineName::of(&draft.spec.name, pool, ordinal);
         draft.start(Action::CreateMachine { machine, pool: pool.clone(), ordinal, versions, revision: revision.clone() });
     }
-}
-
-/// What a new machine of a pool is made to run: what is wanted, as far as the machines that are there bear it.
-fn birth(draft: &Draft<'_>, pool: &PoolName) -> (MachineVersions, String) {
-    if pool.is_control_plane() {
-        let wanted = &draft.spec.control_plane;
-        return (wanted.versions, wanted.revision.clone());
-    }
-    let wanted = draft.spec.pools.iter().find(|p| p.name == *pool);
-    let versions = wanted.map_or(MachineVersions { control_plane: None, ..draft.spec.control_plane.versions }, |p| p.versions);
-    (versions, wanted.map(|p| p.revision.clone()).unwrap_or_default())
 }
 
 /// Whether a machine's number is settled, so that its record may go.

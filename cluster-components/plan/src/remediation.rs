@@ -1,95 +1,128 @@
-//! Dead workers: who is, and how many may be replaced at once.
+//! Workers that failed: who has, and how many may be replaced at once.
 //!
-//! | witness | verdict |
-//! |---|---|
-//! | its instance was recorded and the cloud does not have it any more | dead at once |
-//! | agent silent for [`DEAD_AFTER`], and the cloud says powered off, or its Node is NotReady | dead |
-//! | agent never heard for [`BOOT_TIMEOUT`] | dead |
-//! | agent silent, and nobody else to ask (inventory or Nodes unknown) | alive: silence alone proves nothing |
-//!
-//! A dead worker's record is deleted, which makes its pool one short, which makes a new machine at once.
+//! A worker has failed when it is [dead](crate::dead), or when a Node condition of its pool's health check has lasted too long. Its record is deleted,
+//! which makes its pool one short, which makes a new machine at once. Brakes, from the widest to the narrowest: most workers look dead, most machines of a
+//! zone do, the cluster replaces a fifth of its workers at once, a pool as many as its health check says.
 
-use crate::draft::{BOOT_TIMEOUT, DEAD_AFTER, Draft};
-use crate::{Action, AgentFacts, InstanceState, MachineRecord, Reason, Removal};
-use jiff::Timestamp;
+use crate::dead::{Death, death, silent_since};
+use crate::draft::Draft;
+use crate::zones::Zones;
+use crate::{Action, InstanceState, MachineRecord, NodeFacts, Reason, Removal};
+use jiff::{SignedDuration, Timestamp};
+use slipway_model::{NodeConditionLimit, PoolName};
+use std::collections::BTreeMap;
 
-/// Replaces dead workers, a few at a time.
+/// Replaces workers that failed, a few at a time.
 pub(crate) fn workers(draft: &mut Draft<'_>) {
     if draft.machines().is_none() || draft.cloud().is_none() {
         return;
     }
     let workers: Vec<&MachineRecord> = draft.workers().collect();
-    let dead: Vec<(&MachineRecord, Timestamp)> = workers.iter().filter_map(|m| dead_since(draft, m).map(|since| (*m, since))).collect();
-    let leaving =
-        draft.records().iter().filter(|m| !m.is_control_plane() && m.deleting.is_some() && dead_since(draft, m).is_some()).count();
-    let off = powered_off(draft, &workers);
-
+    let dead: Vec<(&MachineRecord, Death)> = workers.iter().filter_map(|m| death(draft, m).map(|d| (*m, d))).collect();
     let most = (workers.len() * 2 / 5).max(1);
-    let at_once = 1 + workers.len() / 5;
     let brake = dead.len() > most;
-    for (position, (machine, since)) in dead.iter().enumerate() {
+    let zones = Zones::of(draft);
+    let mut budget = Budget::of(draft, &workers);
+    for (machine, death) in &dead {
         if brake {
             let what = format!(
                 "most workers to be back: {} of {} look dead at once, which is more likely a fault of what connects them",
                 dead.len(),
                 workers.len()
             );
-            draft.wait_on(&machine.name, Reason::TooManyMachinesLost, what, *since);
-        } else if position + leaving < at_once {
-            draft.take_away(machine, Removal::Dead);
-            draft.wait_on(&machine.name, Reason::MachineDead, "it to be replaced", *since);
-        } else {
-            draft.wait_on(&machine.name, Reason::ReplacingOthersFirst, "its replacement", *since);
+            draft.wait_on(&machine.name, Reason::TooManyMachinesLost, what, death.since);
+        } else if !zones.hold(draft, machine, death.since) {
+            replace(draft, &mut budget, machine, Reason::MachineDead, death);
         }
     }
-    // One worker that is off was switched off, or broke: it is replaced when its time is over. Many are off because their host was: they start again.
+    for machine in workers.iter().filter(|m| dead.iter().all(|(d, _)| d.name != m.name)) {
+        if let Some((since, because)) = failing(draft, machine) {
+            let death = Death { since, because: "a Node condition of its pool's health check has lasted too long", why: Removal::Outdated };
+            if replace(draft, &mut budget, machine, Reason::NodeUnhealthy, &death) {
+                draft.wait_after(&machine.name, Reason::NodeUnhealthy, "it to be replaced", since, &because);
+            }
+        }
+    }
+    power_on(draft, &workers, most);
+}
+
+/// Takes a failed worker away if that many may be; says whether.
+fn replace(draft: &mut Draft<'_>, budget: &mut Budget, machine: &MachineRecord, reason: Reason, death: &Death) -> bool {
+    let may = budget.take(&machine.pool);
+    if may {
+        draft.take_away_because(machine, death.why, death.because);
+        draft.wait_on(&machine.name, reason, "it to be replaced", death.since);
+    } else {
+        draft.wait_on(&machine.name, Reason::ReplacingOthersFirst, "its replacement", death.since);
+    }
+    may
+}
+
+/// How many more may be replaced now.
+struct Budget {
+    cluster: usize,
+    pools: BTreeMap<PoolName, usize>,
+}
+
+impl Budget {
+    fn of(draft: &mut Draft<'_>, workers: &[&MachineRecord]) -> Self {
+        let leaving: Vec<&MachineRecord> =
+            draft.records().iter().filter(|m| !m.is_control_plane() && m.deleting.is_some()).filter(|m| has_failed(draft, m)).collect();
+        let pools = draft.spec.pools.iter().map(|pool| {
+            let size = workers.iter().filter(|m| m.pool == pool.name).count();
+            let most = pool.health.max_replacing.rounded_up(u32::try_from(size).unwrap_or(u32::MAX));
+            let under_way = leaving.iter().filter(|m| m.pool == pool.name).count();
+            (pool.name.clone(), usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(under_way))
+        });
+        Self { cluster: (1 + workers.len() / 5).saturating_sub(leaving.len()), pools: pools.collect() }
+    }
+
+    fn take(&mut self, pool: &PoolName) -> bool {
+        let Some(left) = self.pools.get_mut(pool).filter(|left| **left > 0 && self.cluster > 0) else { return false };
+        *left -= 1;
+        self.cluster -= 1;
+        true
+    }
+}
+
+fn has_failed(draft: &mut Draft<'_>, machine: &MachineRecord) -> bool {
+    death(draft, machine).is_some() || failing(draft, machine).is_some()
+}
+
+/// Since when a Node condition says that a machine has failed, and which. Asks for another look when only time is missing.
+fn failing(draft: &mut Draft<'_>, machine: &MachineRecord) -> Option<(Timestamp, String)> {
+    let pool = draft.spec.pools.iter().find(|p| p.name == machine.pool)?;
+    let node = draft.node(&machine.name)?;
+    for limit in &pool.health.node_conditions {
+        let Some(since) = holds_since(node, limit) else { continue };
+        let due = since.saturating_add(SignedDuration::from_secs(i64::from(limit.seconds))).unwrap_or(since);
+        if draft.now >= due {
+            return Some((since, format!("Node condition {} is {} for more than {} s", limit.kind, limit.status, limit.seconds)));
+        }
+        draft.look_at(due);
+    }
+    None
+}
+
+/// Since when a Node has a condition. `Ready` is told as Ready or not: `False` and `Unknown` are one.
+fn holds_since(node: &NodeFacts, limit: &NodeConditionLimit) -> Option<Timestamp> {
+    if limit.kind == "Ready" {
+        return ((limit.status == "True") == node.ready).then_some(node.since);
+    }
+    node.conditions.iter().find(|(kind, status, _)| *kind == limit.kind && *status == limit.status).map(|(.., since)| *since)
+}
+
+/// One worker that is off was switched off, or broke: it is replaced when its time is over. Many are off because their host was: they start again.
+fn power_on(draft: &mut Draft<'_>, workers: &[&MachineRecord], most: usize) {
+    let is_off = |m: &&&MachineRecord| m.claimed && draft.instance(m).is_some_and(|i| i.state == InstanceState::Stopped);
+    let off: Vec<&&MachineRecord> = workers.iter().filter(is_off).collect();
     for machine in &off {
         if off.len() > most
             && let Some(instance) = draft.instance(machine)
         {
             draft.start(Action::StartInstance { machine: machine.name.clone(), instance: instance.id.clone() });
         }
-        draft.wait_on(
-            &machine.name,
-            Reason::MachinePoweredOff,
-            "it to be started, or replaced",
-            silent_since(draft, machine).unwrap_or(machine.created),
-        );
+        let since = silent_since(draft, machine).unwrap_or(machine.created);
+        draft.wait_on(&machine.name, Reason::MachinePoweredOff, "it to be started, or replaced", since);
     }
-}
-
-/// Claimed workers that the cloud calls powered off.
-fn powered_off<'a>(draft: &Draft<'a>, workers: &[&'a MachineRecord]) -> Vec<&'a MachineRecord> {
-    workers.iter().copied().filter(|m| m.claimed && draft.instance(m).is_some_and(|i| i.state == InstanceState::Stopped)).collect()
-}
-
-fn silent_since(draft: &Draft<'_>, machine: &MachineRecord) -> Option<Timestamp> {
-    match draft.observed.agents.get(&machine.name) {
-        Some(AgentFacts::Silent { since, .. }) => Some(*since),
-        Some(AgentFacts::Answering | AgentFacts::Heard(_)) | None => None,
-    }
-}
-
-/// Since when a machine is dead, if it is. Asks for another look when only time is missing.
-pub(crate) fn dead_since(draft: &mut Draft<'_>, machine: &MachineRecord) -> Option<Timestamp> {
-    if draft.is_gone(machine) {
-        return Some(silent_since(draft, machine).unwrap_or(machine.created));
-    }
-    let since = silent_since(draft, machine)?;
-    let off = draft.instance(machine).is_some_and(|i| i.state == InstanceState::Stopped);
-    let not_ready = draft.node(&machine.name).is_some_and(|n| !n.ready);
-    let grace = if machine.claimed { DEAD_AFTER } else { BOOT_TIMEOUT };
-    if machine.claimed && !off && !not_ready {
-        return None;
-    }
-    // An unclaimed one is silent in the eyes of its cloud only while the inventory shows it.
-    if !machine.claimed && draft.instance(machine).is_none() {
-        return None;
-    }
-    let due = since.saturating_add(grace).unwrap_or(since);
-    if draft.now < due {
-        draft.look_at(due);
-        return None;
-    }
-    Some(since)
 }

@@ -258,7 +258,7 @@ fn instance(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: Time
                 let node = world.nodes.known()?.iter().find(|n| n.machine.as_ref() == Some(machine));
                 let timeout = world.pools.known()?.iter().find(|p| p.name == record.pool).and_then(|p| p.drain_timeout_seconds);
                 let answers = world.agents.get(machine).is_some_and(|a| a.heard().is_some());
-                Some(may_be_deleted(spec, world.cluster.bootstrapped, record, timeout, node, answers, now))
+                Some(may_be_deleted(spec, world.cluster.bootstrapped, record, timeout, node, answers, &world.etcd, now))
             };
             check(!clear || leaving() == Some(true), "the Machine is not being taken away, or still in use")?;
             remove(world, machine, instance, now)

@@ -1,0 +1,107 @@
+//! Whose turn it is to be configured: founders together, a joining member when etcd expects it, and whatever runs one machine at a time.
+
+use crate::draft::{Draft, PROBE_API_SERVER, PROBE_ETCD};
+use crate::quorum::member_of;
+use crate::{MachineRecord, Reason, dead, departure};
+use slipway_model::{MachineName, PlanDigest, PoolName};
+
+/// Who may be configured in this pass.
+pub(crate) struct Turn<'a> {
+    /// All founders are there and claimed, none but them.
+    founders_ready: bool,
+    /// The one control plane whose running configuration may be changed now.
+    control_plane: Option<&'a MachineName>,
+    /// The one worker of each pool whose running configuration may be changed now.
+    workers: Vec<&'a MachineName>,
+}
+
+/// Why a machine has to wait.
+pub(crate) type Held = (Reason, &'static str);
+
+impl<'a> Turn<'a> {
+    pub fn of(draft: &Draft<'a>) -> Self {
+        let planes: Vec<&MachineRecord> = draft.control_planes().collect();
+        let founders = &draft.observed.cluster.founders;
+        let founder = |m: &MachineRecord| founders.contains(&m.name) && m.claimed && !draft.is_gone(m);
+        let leaving = draft.leaving_control_planes().next().is_some();
+        let founders_ready = !founders.is_empty() && planes.len() == founders.len() && planes.iter().all(|m| founder(m)) && !leaving;
+        let working = |m: &MachineRecord| {
+            let settled = draft.heard(&m.name).is_some_and(|s| s.applied.is_some() && s.applied == s.accepted);
+            settled && draft.node(&m.name).is_some_and(|n| n.ready)
+        };
+        let in_pool = |pool: &PoolName| draft.workers().filter(|m| m.pool == *pool).collect::<Vec<_>>();
+        let workers = draft.spec.pools.iter().filter_map(|p| pick(draft, &in_pool(&p.name), working)).collect();
+        Self { founders_ready, control_plane: control_plane(draft), workers }
+    }
+
+    /// Whether this machine may get its wanted configuration now, or what it waits for.
+    pub fn may_apply(&self, draft: &Draft<'_>, machine: &MachineRecord, accepted: Option<&PlanDigest>) -> Result<(), Held> {
+        let bootstrapped = draft.observed.cluster.bootstrapped;
+        let mine = match (machine.is_control_plane(), accepted) {
+            (true, None) if bootstrapped => return may_join(draft, machine),
+            // All etcd members start together.
+            (true, None) if self.founders_ready => true,
+            (true, None) => return Err((Reason::WaitingForFounders, "every founder of the control plane to be claimed")),
+            // There is no quorum to protect yet, and the change may be what it lacks.
+            (true, Some(_)) => !bootstrapped || self.control_plane == Some(&machine.name),
+            (false, None) => true,
+            (false, Some(_)) => self.workers.contains(&&machine.name),
+        };
+        if mine { Ok(()) } else { Err((Reason::WaitingForOthers, "its turn: another machine is not healthy or not done yet")) }
+    }
+}
+
+/// A new member is started once, when etcd expects it: its id is recorded, and it has never been started.
+fn may_join(draft: &Draft<'_>, machine: &MachineRecord) -> Result<(), Held> {
+    let Some(etcd) = draft.observed.etcd.known() else {
+        return Err((Reason::MemberJoining, "etcd to be asked whether it expects this member"));
+    };
+    let expected = machine.join.is_some() && member_of(etcd, machine).is_some_and(|m| m.name.is_empty() && m.learner);
+    if expected {
+        return Ok(());
+    }
+    if machine.join.is_some() && member_of(etcd, machine).is_none() {
+        return Err((Reason::MemberUnhealthy, "its etcd member, which was removed before it started: delete the Machine object and it is replaced"));
+    }
+    Err((Reason::MemberJoining, "etcd to take it in"))
+}
+
+/// The control plane whose running configuration may be changed: the one that retires before all others, and none while etcd's members change.
+fn control_plane<'a>(draft: &Draft<'a>) -> Option<&'a MachineName> {
+    let bootstrapped = draft.observed.cluster.bootstrapped;
+    if bootstrapped && draft.membership_changes {
+        return None;
+    }
+    let well = |m: &MachineRecord| {
+        draft.heard(&m.name).is_some_and(|s| {
+            s.applied.is_some() && s.applied == s.accepted && s.healthy(PROBE_ETCD) && (m.retiring || s.healthy(PROBE_API_SERVER))
+        })
+    };
+    // Those that were never told anything serve nobody yet; those that left etcd, or are dead and leave, serve nobody any more.
+    let young = |m: &MachineRecord| !m.claimed || draft.heard(&m.name).is_some_and(|s| s.accepted.is_none());
+    let leaving = draft.leaving_control_planes().filter(|m| bootstrapped && !departure::is_released(draft, m) && !dead::is_dead(draft, m));
+    let group: Vec<&MachineRecord> = draft.control_planes().chain(leaving).filter(|m| !(bootstrapped && young(m))).collect();
+    match group.iter().find(|m| m.retiring) {
+        Some(retiring) => {
+            let others_well = group.iter().all(|m| m.name == retiring.name || well(m));
+            Some(&retiring.name).filter(|_| others_well && is_stale(draft, retiring))
+        }
+        None => pick(draft, &group, well),
+    }
+}
+
+/// Whether a machine was told something else than what it should be told now.
+fn is_stale(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
+    let accepted = draft.heard(&machine.name).and_then(|s| s.accepted.as_ref());
+    accepted.is_some() && draft.observed.wanted.get(&machine.name).is_some_and(|w| Some(w) != accepted)
+}
+
+/// The machine of a group whose configuration may be changed: only when all others are well. One that is ill itself comes first: the change may cure it.
+fn pick<'a>(draft: &Draft<'a>, group: &[&'a MachineRecord], well: impl Fn(&MachineRecord) -> bool) -> Option<&'a MachineName> {
+    let ill: Vec<&&MachineRecord> = group.iter().filter(|m| !well(m)).collect();
+    match ill.as_slice() {
+        [] => group.iter().find(|m| is_stale(draft, m)).map(|m| &m.name),
+        [one] => Some(&one.name).filter(|_| is_stale(draft, one)),
+        _ => None,
+    }
+}
