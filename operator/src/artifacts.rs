@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 use slipway_artifacts::{Artifact, Component, VersionSet, catalogue};
-use slipway_model::{ArtifactRef, ComponentVersions, KubernetesVersion};
+use slipway_model::{ArtifactRef, ComponentVersion, ControlPlaneVersions, KubernetesVersion, MachineVersions, NodeVersions};
 use std::path::Path;
 
 /// Component under which Slipway's own programs stand in a store.
@@ -100,24 +100,20 @@ impl ArtifactIndex {
         Ok(Self::new(entries, source))
     }
 
-    /// The versions that go with a Kubernetes version, the user's own choices applied.
-    pub fn versions(&self, kubernetes: KubernetesVersion, held: &ComponentVersions) -> Result<Versions, ArtifactError> {
-        let set = catalogue::version_set(&kubernetes.to_string()).ok_or_else(|| ArtifactError::UnknownVersion {
-            version: kubernetes.to_string(),
-            known: catalogue::supported().iter().map(|s| s.kubernetes.to_owned()).collect(),
-        })?;
-        Ok(Versions { set, etcd: held.etcd.clone(), containerd: held.containerd.clone() })
+    /// Where the files of a machine with these versions come from.
+    pub fn versions(&self, machine: &MachineVersions) -> Result<Versions, ArtifactError> {
+        Ok(Versions { set: set(machine.node.kubelet)?, machine: *machine })
     }
 
-    /// Every file of a component that has been fetched.
+    /// Every file of a component that has been fetched, each in the version of the part that it belongs to.
     pub fn component(&self, component: Component, versions: &Versions) -> Result<Vec<ArtifactRef>, ArtifactError> {
-        let version = versions.of(component);
-        let found: Vec<ArtifactRef> =
-            self.entries.iter().filter(|e| e.component == component.name() && e.version == version).map(|e| self.reference(e)).collect();
-        if found.is_empty() {
+        let fits = |e: &&IndexEntry| e.component == component.name() && e.version == versions.of_file(component, &e.name);
+        let found: Vec<ArtifactRef> = self.entries.iter().filter(fits).map(|e| self.reference(e)).collect();
+        let missing = component.artifacts().find(|name| found.iter().all(|f| f.name != *name));
+        if let Some(name) = missing {
             return Err(ArtifactError::NotFetched {
                 component: component.to_string(),
-                version,
+                version: versions.of_file(component, name),
                 kubernetes: versions.set.kubernetes.to_owned(),
             });
         }
@@ -144,26 +140,61 @@ impl ArtifactIndex {
     }
 }
 
-/// The versions of everything on one cluster's machines.
+/// What machines of a Kubernetes version shall run, the user's own choices of etcd and containerd applied.
+pub fn target(
+    kubernetes: KubernetesVersion,
+    etcd: Option<ComponentVersion>,
+    containerd: Option<ComponentVersion>,
+) -> Result<MachineVersions, ArtifactError> {
+    let set = set(kubernetes)?;
+    let own = |text: &str| text.parse().map_err(|_| unknown(kubernetes));
+    let etcd = etcd.map_or_else(|| own(set.etcd), Ok)?;
+    let containerd = containerd.map_or_else(|| own(set.containerd), Ok)?;
+    Ok(MachineVersions {
+        control_plane: Some(ControlPlaneVersions { etcd, api_server: kubernetes, controllers: kubernetes }),
+        node: NodeVersions { kubelet: kubernetes, containerd },
+    })
+}
+
+/// The versions of everything on one machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Versions {
-    /// What is tested together.
+    /// What goes with its kubelet.
     pub set: VersionSet,
-    etcd: Option<String>,
-    containerd: Option<String>,
+    machine: MachineVersions,
 }
 
 impl Versions {
-    /// A component's.
+    /// A component's, as Nodes have it.
     #[must_use]
     pub fn of(&self, component: Component) -> String {
-        let held = match component {
-            Component::Etcd => self.etcd.as_deref(),
-            Component::Containerd => self.containerd.as_deref(),
+        match component {
+            Component::Etcd => self.machine.control_plane.map_or_else(|| self.set.etcd.to_owned(), |v| v.etcd.to_string()),
+            Component::Containerd => self.machine.node.containerd.to_string(),
             Component::Kubernetes | Component::Runc | Component::Cni | Component::Coredns | Component::Pause | Component::TestClient => {
-                None
+                component.version(&self.set).to_owned()
             }
-        };
-        held.unwrap_or_else(|| component.version(&self.set)).to_owned()
+        }
+    }
+
+    /// A file's: the parts of a control plane have versions of their own.
+    #[must_use]
+    pub fn of_file(&self, component: Component, name: &str) -> String {
+        match (self.machine.control_plane, name) {
+            (Some(v), "kube-apiserver") => v.api_server.to_string(),
+            (Some(v), "kube-controller-manager" | "kube-scheduler") => v.controllers.to_string(),
+            _ => self.of(component),
+        }
+    }
+}
+
+fn set(kubernetes: KubernetesVersion) -> Result<VersionSet, ArtifactError> {
+    catalogue::version_set(&kubernetes.to_string()).ok_or_else(|| unknown(kubernetes))
+}
+
+fn unknown(kubernetes: KubernetesVersion) -> ArtifactError {
+    ArtifactError::UnknownVersion {
+        version: kubernetes.to_string(),
+        known: catalogue::supported().iter().map(|s| s.kubernetes.to_owned()).collect(),
     }
 }

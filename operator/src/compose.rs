@@ -77,6 +77,9 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
             .filter_map(|m| Some((m.name.clone(), observe::agents::facts(seen.hearings.get(&m.uid)?.clone()))))
             .collect(),
         machines: records,
+        etcd: Fact::unknown("nobody asks it yet", now),
+        snapshots: Fact::unknown("nobody looks for them yet", now),
+        preflight: Fact::unknown("nobody looks yet", now),
         wanted,
         nodes,
         addons,
@@ -146,7 +149,7 @@ fn scene_machine(record: &MachineRecord, spec: &ClusterSpec, seen: &Seen) -> Sce
     SceneMachine {
         uid: record.uid.clone(),
         pool: record.pool.clone(),
-        version: record.version,
+        versions: record.versions,
         provider_id: instance.as_ref().map(|i| render::provider_id(&spec.provider, &seen.key.uid, &i.id)).unwrap_or_default(),
         instance: instance.map(|i| (i.id, i.address)),
     }

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 /// First wait.
 const FIRST: SignedDuration = SignedDuration::from_millis(250);
+/// First wait where the other side says how long: zero is what an action asks for that was planned from an older picture, and nothing is wrong.
+const ASKED: SignedDuration = SignedDuration::from_millis(20);
 /// Longest wait.
 const LONGEST: SignedDuration = SignedDuration::from_secs(30);
 
@@ -34,8 +36,8 @@ impl<K: Ord + Clone> Failures<K> {
         entry.attempts = entry.attempts.saturating_add(1);
         entry.last = now;
         entry.error = error;
-        let doubled = FIRST.checked_mul(1 << (entry.attempts - 1).min(7)).unwrap_or(LONGEST).min(LONGEST);
-        let pause = wait.unwrap_or(doubled).max(FIRST);
+        let doubled = |first: SignedDuration| first.checked_mul(1 << (entry.attempts - 1).min(10)).unwrap_or(LONGEST).min(LONGEST);
+        let pause = wait.map_or_else(|| doubled(FIRST), |wait| wait.max(doubled(ASKED)));
         let extra = SignedDuration::from_millis(i64::try_from(pause.as_millis() / 4).unwrap_or(0) * spread / 256);
         entry.next_try = now + pause + extra;
     }
@@ -100,6 +102,20 @@ mod tests {
         assert_eq!(book.entries.get("a").unwrap().attempts, 12);
         book.succeeded(&"a");
         assert!(book.may_start(&"a", now));
+    }
+
+    #[test]
+    fn what_was_only_too_early_is_tried_again_soon_and_not_for_ever_so_soon() {
+        let mut book = Failures::default();
+        let now = Timestamp::UNIX_EPOCH;
+        let mut tried_within = |milliseconds| {
+            book.failed("a", "no address yet".into(), Some(SignedDuration::ZERO), now);
+            book.may_start(&"a", now + SignedDuration::from_millis(milliseconds))
+        };
+        assert!(tried_within(25) && tried_within(50));
+        for _ in 0..12 {
+            assert!(!tried_within(25));
+        }
     }
 
     #[test]

@@ -69,9 +69,7 @@ fn before(cluster: &Cluster) -> Option<ClusterSpec> {
 fn renders_otherwise(before: &ClusterSpec, after: &ClusterSpec) -> bool {
     let pools = |spec: &ClusterSpec| spec.pools.iter().map(|p| (p.name.clone(), p.labels.clone(), p.taints.clone())).collect::<Vec<_>>();
     let (old, new) = (pools(before), pools(after));
-    before.network != after.network
-        || before.component_versions != after.component_versions
-        || old.iter().any(|pool| new.iter().any(|n| n.0 == pool.0 && n != pool))
+    before.network != after.network || old.iter().any(|pool| new.iter().any(|n| n.0 == pool.0 && n != pool))
 }
 
 fn agent(record: &MachineRecord, status: &MachineStatus, now: Timestamp) -> Option<AgentFacts> {
@@ -95,6 +93,8 @@ fn agent(record: &MachineRecord, status: &MachineStatus, now: Timestamp) -> Opti
             .map(|u| (u.name.clone(), Trouble { message: u.message.clone(), since: u.since.unwrap_or(now) }))
             .collect(),
         probes: probes.collect(),
+        disk_free: None,
+        certificate_expires: None,
     };
     Some(match said.silent_since {
         Some(since) => AgentFacts::Silent { since, error: "it does not answer".to_owned(), last: Some(state) },
@@ -145,6 +145,7 @@ fn instance(record: &MachineRecord, machine: &Machine) -> Option<InstanceFacts> 
         machine: record.name.clone(),
         state,
         address: recorded.address,
+        zone: None,
         trouble: None,
     })
 }
@@ -162,6 +163,9 @@ fn node(record: &MachineRecord, machine: &Machine, now: Timestamp) -> Option<Nod
         since: ready.map_or(now, |c| c.last_transition_time.0),
         message: ready.filter(|c| c.status != "True").map(|c| c.message.clone()).unwrap_or_default(),
         unschedulable: false,
+        cordoned: None,
+        kubelet: None,
+        conditions: vec![],
         labels_ok: true,
         pods: Fact::Known(Vec::new()),
     })

@@ -10,7 +10,7 @@ use slipway_components::{
     Artifacts, CloudControllerManager, ClusterSettings, ControlPlaneMachine, Endpoint, EtcdEndpoints, EtcdSettings, EtcdState, Image,
     Images, MachineSettings, Profile, RenderError, WorkerMachine, addons, machine,
 };
-use slipway_model::{ClusterSpec, Content, Credential, KubernetesVersion, MachineName, MachinePlan, Pool, PoolName, Provider};
+use slipway_model::{ClusterSpec, Content, Credential, MachineName, MachinePlan, MachineVersions, Pool, PoolName, Provider};
 use slipway_pki::{ClusterPki, MachineFacts, MachineLeaves, MachineRole, PkiError};
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -56,8 +56,8 @@ pub struct Subject<'a> {
     pub name: &'a MachineName,
     /// Its pool.
     pub pool: &'a PoolName,
-    /// The version it was made for.
-    pub version: KubernetesVersion,
+    /// What it is told to run.
+    pub versions: MachineVersions,
     /// Its address.
     pub address: Ipv4Addr,
     /// `spec.providerID` of its Node.
@@ -83,10 +83,10 @@ pub fn machine_plan(
     leaves: &MachineLeaves,
     cloud: Option<&CloudAccess>,
 ) -> Result<MachinePlan, Error> {
-    let versions = site.index.versions(subject.version, &site.spec.component_versions)?;
+    let versions = site.index.versions(&subject.versions)?;
     let cluster = ClusterSettings {
         name: site.spec.name.to_string(),
-        version: subject.version,
+        version: subject.versions.node.kubelet,
         network: site.spec.network.clone(),
         endpoint: site.endpoint.clone(),
         profile: site.profile.clone(),
@@ -133,7 +133,7 @@ pub fn machine_plan(
 
 /// What the cluster is given once its API answers.
 pub fn addons(spec: &ClusterSpec, index: &ArtifactIndex) -> Result<Addons, Error> {
-    let versions = index.versions(spec.kubernetes_version, &spec.component_versions)?;
+    let versions = index.versions(&spec.control_plane.versions)?;
     Ok(addons::render(&AddonSettings { network: spec.network.clone(), coredns: image(Component::Coredns, &versions) }))
 }
 
@@ -198,7 +198,8 @@ pub fn provider_id(provider: &Provider, cluster_uid: &str, instance: &str) -> St
 
 /// Whether everything that a new machine needs is there to be installed.
 pub fn available(spec: &ClusterSpec, index: &ArtifactIndex) -> Result<(), Error> {
-    let versions = index.versions(spec.kubernetes_version, &spec.component_versions)?;
-    artifacts(index, &versions)?;
+    for wanted in std::iter::once(&spec.control_plane.versions).chain(spec.pools.iter().map(|p| &p.versions)) {
+        artifacts(index, &index.versions(wanted)?)?;
+    }
     Ok(())
 }

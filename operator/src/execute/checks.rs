@@ -83,7 +83,8 @@ pub async fn instance_may_go(context: &Context, scene: &Scene, name: &MachineNam
     let recorded = call(pools.get_opt(&pool)).await.map_err(EffectError::api(format!("read NodePool {pool}")))?;
     let timeout = recorded.and_then(|p| p.spec.drain_timeout_seconds);
     let node = if cluster.bootstrapped { node(scene, name).await } else { None };
-    let may = |answers| may_be_deleted(&scene.spec, cluster.bootstrapped, &record, timeout, node.as_ref(), answers, clock::now());
+    let etcd = slipway_plan::Fact::unknown("not asked yet", clock::now());
+    let may = |answers| may_be_deleted(&scene.spec, cluster.bootstrapped, &record, timeout, node.as_ref(), answers, &etcd, clock::now());
     // The agent is asked only where it matters.
     if may(true) || (may(false) && !answers(context, scene, &record).await) {
         return Ok(());
@@ -101,6 +102,9 @@ async fn node(scene: &Scene, name: &MachineName) -> Option<NodeFacts> {
         since: clock::now(),
         message: String::new(),
         unschedulable: false,
+        cordoned: None,
+        kubelet: None,
+        conditions: vec![],
         labels_ok: true,
         pods: slipway_plan::Fact::unknown("the cluster's API does not answer", clock::now()),
     };

@@ -187,9 +187,18 @@ async fn perform(context: &Context, scene: &Scene, action: &Action) -> Result<()
         Action::SetPoolReplicas { pool, uid, from, to } => records::set_pool_replicas(context, scene, pool, uid, *from, *to).await,
         Action::RemovePool { pool, uid } => records::remove_pool(context, scene, pool, uid).await,
         Action::SetOrdinals { pool, from, to } => records::set_ordinals(context, scene, pool, *from, *to).await,
-        Action::CreateMachine { machine, pool, ordinal, version } => {
-            records::create_machine(context, scene, machine, pool, *ordinal, *version).await
+        Action::CreateMachine { machine, pool, ordinal, versions, revision } => {
+            records::create_machine(context, scene, machine, pool, *ordinal, versions, revision).await
         }
+        Action::SetVersions { .. }
+        | Action::RecordUpgrade { .. }
+        | Action::TakeSnapshot { .. }
+        | Action::AddMember { .. }
+        | Action::PromoteMember { .. }
+        | Action::RemoveMember { .. }
+        | Action::MoveLeader { .. }
+        | Action::Retire { .. }
+        | Action::Uncordon { .. } => Err(EffectError::Own(format!("{action}: not in this build yet"))),
         Action::RecordInstance { machine, uid, instance } => records::record_instance(context, scene, machine, uid, instance).await,
         Action::RecordFounders { from, founders } => records::record_founders(context, scene, from, founders).await,
         Action::RecordBootstrapped { founders } => records::record_bootstrapped(context, scene, founders).await,
@@ -223,7 +232,7 @@ async fn perform(context: &Context, scene: &Scene, action: &Action) -> Result<()
 
         Action::ApplyAddons { wanted } => workload::apply_addons(context, scene, wanted).await,
         Action::LabelNode { machine, node, uid } => workload::label_node(scene, machine, node, uid).await,
-        Action::Cordon { node, uid, machine: _ } => workload::cordon(scene, node, uid).await,
+        Action::Cordon { node, uid, machine: _, returns: _ } => workload::cordon(scene, node, uid).await,
         Action::Evict { machine, pod } => workload::evict(context, scene, machine, pod).await,
         Action::DeleteNode { node, uid, machine: _ } => workload::delete_node(scene, node, uid).await,
     }

@@ -13,7 +13,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use slipway_crds::{Cluster, Instance, Machine, MachineRole, MachineSpec, NodePool, NodePoolSpec};
-use slipway_model::{KubernetesVersion, MachineName, PoolName};
+use slipway_model::{MachineName, MachineVersions, PoolName};
 use slipway_plan::{Endpoint, InstanceRef, Ordinals, Removal};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -258,7 +258,8 @@ pub async fn create_machine(
     machine: &MachineName,
     pool: &PoolName,
     ordinal: u32,
-    version: KubernetesVersion,
+    versions: &MachineVersions,
+    revision: &str,
 ) -> Result<(), EffectError> {
     let cluster = live_cluster(context, scene).await?;
     let open = cluster.ordinals.get(pool).is_some_and(|o| (o.settled..o.next).contains(&ordinal));
@@ -270,7 +271,11 @@ pub async fn create_machine(
         pool: pool.to_string(),
         role: if pool.is_control_plane() { MachineRole::ControlPlane } else { MachineRole::Worker },
         ordinal,
-        kubernetes_version: version.to_string(),
+        versions: crate::records::versions_object(versions),
+        changed: None,
+        revision: revision.to_owned(),
+        join: None,
+        retiring: false,
         instance: None,
         agent_key: None,
     };
@@ -348,7 +353,7 @@ pub async fn delete_machine(context: &Context, scene: &Scene, name: &MachineName
             return Err(EffectError::Precondition("the control plane was founded after all".to_owned()));
         }
         Removal::Dead => checks::is_dead(context, scene, name, uid).await?,
-        Removal::FoundingFailed | Removal::ScaleDown | Removal::PoolRemoved => {}
+        Removal::FoundingFailed | Removal::ScaleDown | Removal::PoolRemoved | Removal::Outdated => {}
     }
     match call(machines(context, scene).delete(name.as_str(), &exactly(uid))).await {
         Ok(_) => events::machine_removed(context, events::cluster_reference(scene), name, &why.to_string()).await,

@@ -10,7 +10,7 @@ use crate::render::{self, Site, Subject};
 use crate::workload::WorkloadDoor;
 use slipway_cloud_api::ClusterKey;
 use slipway_components as components;
-use slipway_model::{ClusterSpec, KubernetesVersion, MachineName, MachinePlan, PoolName};
+use slipway_model::{ClusterSpec, MachineName, MachinePlan, MachineVersions, PoolName};
 use slipway_pki::MachineLeaves;
 use slipway_plan::Endpoint;
 use std::collections::BTreeMap;
@@ -49,8 +49,8 @@ pub struct SceneMachine {
     pub uid: String,
     /// Its pool.
     pub pool: PoolName,
-    /// Version it was made for.
-    pub version: KubernetesVersion,
+    /// What it is told to run.
+    pub versions: MachineVersions,
     /// Its instance's id and address, once recorded.
     pub instance: Option<(String, Ipv4Addr)>,
     /// `spec.providerID` of its Node.
@@ -100,7 +100,7 @@ impl Scene {
             profile: &context.profile,
             index: &context.artifacts,
         };
-        let subject = Subject { name, pool: &machine.pool, version: machine.version, address, provider_id: &machine.provider_id };
+        let subject = Subject { name, pool: &machine.pool, versions: machine.versions, address, provider_id: &machine.provider_id };
         render::machine_plan(&site, &subject, &keys.pki, &leaves, secrets::take_cloud(data).as_ref()).map_err(EffectError::own)
     }
 }

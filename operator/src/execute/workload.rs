@@ -18,8 +18,8 @@ use slipway_plan::PodKey;
 /// Annotation on a Node: digest of the pool's labels and taints as they were last put on.
 pub const POOL_DIGEST: &str = "slipway.dev/pool-settings";
 
-/// Kinds that others live in or refer to: applied first, the rest concurrently after them.
-const FIRST: [&str; 3] = ["Namespace", "ServiceAccount", "CustomResourceDefinition"];
+/// Kinds that others live in or refer to, and rights that the cloud-controller-manager waits for: applied first, the rest concurrently after them.
+const FIRST: [&str; 5] = ["Namespace", "ServiceAccount", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"];
 
 pub async fn apply_addons(context: &Context, scene: &Scene, wanted: &str) -> Result<(), EffectError> {
     let door = scene.workload()?;

@@ -25,6 +25,8 @@ fn state(said: &v1::MachineState) -> AgentState {
         trouble: (!said.trouble.is_empty()).then(|| Trouble { message: said.trouble.clone(), since: time(said.trouble_since_ms) }),
         failing_units: said.units.iter().filter_map(|u| Some((u.name.clone(), failing(u)?))).collect(),
         probes: probes(&said.probes),
+        disk_free: (said.disk_total_bytes > 0).then_some(said.disk_free_bytes),
+        certificate_expires: (said.certificate_expires_ms > 0).then(|| time(said.certificate_expires_ms)),
     }
 }
 

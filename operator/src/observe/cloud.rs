@@ -70,6 +70,7 @@ pub fn facts(inventory: &Inventory) -> CloudFacts {
                     Cloudy::Deleting => InstanceState::Deleting,
                 },
                 address: i.address,
+                zone: Some(i.zone.clone()),
                 trouble: i.trouble.clone(),
             })
             .collect(),

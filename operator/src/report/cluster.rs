@@ -30,13 +30,15 @@ pub fn status(world: &World, plan: &Plan, mut steps: Vec<Step>, now: Timestamp) 
         kubernetes_version: control_plane
             .iter()
             .filter(|_| world.observed.cluster.bootstrapped)
-            .map(|m| m.version)
+            .filter_map(|m| m.versions.control_plane.map(|v| v.api_server))
             .min()
             .map(|v| v.to_string()),
         control_plane: Some(Counts::new(ready(world, &control_plane), world.scene.spec.control_plane.replicas)),
         workers: Some(Counts::new(ready(world, &workers), wanted_workers(world))),
         steps,
         waits: plan.waits.iter().take(MAX_LINES).map(wait).collect(),
+        etcd_members: vec![],
+        decisions: vec![],
         recorded: None,
     };
     // The end of a wait is what people look at: Ready either way, and that nothing is going on any more.

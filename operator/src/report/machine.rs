@@ -30,6 +30,7 @@ pub fn status(machine: &Machine, world: &World, plan: &Plan, stages: &BTreeMap<S
     };
     let (units, probes) = hearing.map(said).unwrap_or_default();
     let after = MachineStatus {
+        decisions: before.decisions.clone(),
         observed_generation: machine.metadata.generation,
         phase: Some(phase),
         node_name: node.map(|n| n.name.clone()),
