@@ -1,7 +1,7 @@
 //! The seven conditions of a Cluster, each from the facts, with messages that change only when the facts do.
 
 use crate::draft::{Draft, PROBE_API_SERVER, PROBE_ETCD};
-use crate::{Action, AgentFacts, Condition, ConditionType, Fact, InstanceState, MachineRecord, Reason, Removal, Status, Wait, pools};
+use crate::{Action, AgentFacts, Condition, ConditionType, Fact, InstanceState, MachineRecord, Reason, Removal, Status, Wait, pools, rollout};
 use slipway_model::DeletionPolicy;
 use std::collections::BTreeSet;
 
@@ -68,9 +68,10 @@ fn gravity(reason: Reason) -> u8 {
     }
 }
 
-/// Reasons that no further pass can do anything about: somebody has to.
+/// Reasons that no further pass can do anything about: somebody has to, or it is not the time, or what has to go first is stuck.
 fn is_stuck(reason: Reason) -> bool {
-    gravity(reason) == 5 || gravity(reason) == 2
+    let not_now = matches!(reason, Reason::Paused | Reason::OutsideMaintenanceWindow | Reason::VersionSkew);
+    gravity(reason) == 5 || gravity(reason) == 2 || not_now
 }
 
 fn progressing(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &BTreeSet<Wait>) -> Verdict {
@@ -113,6 +114,10 @@ fn activity(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &BTreeSet<Wait
         || draft.records().iter().any(|m| !m.is_control_plane() && (m.deleting.is_some() || joining(m)))
     {
         return Reason::Scaling;
+    }
+    let telling = |a: &Action| matches!(a, Action::SetVersions { .. } | Action::RecordUpgrade { .. } | Action::TakeSnapshot { .. });
+    if actions.iter().any(telling) || waiting(&[Reason::Upgrading, Reason::TakingSnapshot]) || draft.observed.cluster.upgrade.is_some() {
+        return Reason::Upgrading;
     }
     if actions.iter().any(|a| matches!(a, Action::ApplyPlan { .. })) || waiting(&[Reason::WaitingForOthers, Reason::ApplyingConfiguration])
     {
@@ -245,6 +250,12 @@ fn up_to_date(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
     let Fact::Known(_) = draft.observed.machines else {
         return (Status::Unknown, Reason::CannotObserve, "the Machine objects cannot be seen".into());
     };
+    let outdated: Vec<&str> = rollout::behind(draft).iter().map(|m| m.name.as_str()).collect();
+    if !outdated.is_empty() {
+        let held = |w: &&Wait| matches!(w.reason, Reason::Paused | Reason::OutsideMaintenanceWindow | Reason::VersionSkew);
+        let (reason, why) = tell(waits.iter().filter(held)).map_or((Reason::Upgrading, String::new()), |(r, text)| (r, format!(": {text}")));
+        return (Status::False, reason, format!("not yet as the spec says: {}{why}", outdated.join(", ")));
+    }
     let (mut behind, mut unheard) = (vec![], vec![]);
     for machine in draft.control_planes().chain(draft.workers()) {
         let wanted = draft.observed.wanted.get(&machine.name);
@@ -292,8 +303,10 @@ fn ready(draft: &Draft<'_>, waits: &BTreeSet<Wait>, parts: &[&Verdict]) -> Verdi
         let (reason, text) = tell(waits.iter().filter(about)).unwrap_or((Reason::NodeNotReady, "not seen yet".into()));
         return (Status::False, reason, format!("control-plane Nodes not Ready: {}: {text}", not_ready.join(", ")));
     }
-    let addons = draft.observed.addons.known().and_then(Option::as_ref) == Some(&draft.observed.wanted_addons);
-    if !addons {
+    let applied = draft.observed.addons.known().and_then(Option::as_ref);
+    // Those of a new version wait for its API servers, and the old ones do their work meanwhile.
+    let held = applied.is_some() && rollout::holds_addons(draft);
+    if applied != Some(&draft.observed.wanted_addons) && !held {
         let (reason, text) = tell(waits.iter().filter(|w| w.machine.is_none()))
             .unwrap_or((Reason::WaitingForAddons, "the addons are not applied yet".into()));
         return (Status::False, reason, text);

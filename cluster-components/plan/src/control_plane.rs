@@ -10,7 +10,7 @@
 
 use crate::draft::{Draft, PROBE_ETCD};
 use crate::quorum::Votes;
-use crate::{Action, AgentFacts, MachineRecord, Reason, Removal, healing, membership, pools, size};
+use crate::{Action, AgentFacts, MachineRecord, Reason, Removal, healing, membership, pools, rollout, size};
 use slipway_model::{MachineName, PoolName};
 
 /// Machines of the control plane: made, founded, or kept as they are.
@@ -115,6 +115,8 @@ pub(crate) fn access(draft: &mut Draft<'_>) {
         draft.start(Action::WriteKubeconfig);
     }
     match &draft.observed.addons {
+        // They are made for the new API servers; until those are there, the old ones stay.
+        crate::Fact::Known(Some(_)) if rollout::holds_addons(draft) => {}
         crate::Fact::Known(applied) if applied.as_ref() != Some(&draft.observed.wanted_addons) => {
             draft.start(Action::ApplyAddons { wanted: draft.observed.wanted_addons.clone() });
             draft.wait(Reason::WaitingForAddons, "the addons to be applied", cluster.created);

@@ -272,8 +272,8 @@ pub struct NodeFacts {
     pub conditions: Vec<(String, String, Timestamp)>,
     /// Labels and taints are as the pool says (and the role label is there).
     pub labels_ok: bool,
-    /// Pods to evict: all but DaemonSets' and mirror pods and finished ones. Read only where the machine is being deleted or `cordoned` is there:
-    /// `Unknown` elsewhere.
+    /// Pods to evict: all but DaemonSets' and mirror pods and finished ones. Read only where the machine is being deleted or the Node is
+    /// unschedulable: `Unknown` elsewhere.
     pub pods: Fact<Vec<PodFacts>>,
 }
 

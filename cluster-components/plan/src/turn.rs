@@ -2,7 +2,7 @@
 
 use crate::draft::{Draft, PROBE_API_SERVER, PROBE_ETCD};
 use crate::quorum::member_of;
-use crate::{MachineRecord, Reason, dead, departure};
+use crate::{MachineRecord, Reason, dead, departure, rollout};
 use slipway_model::{MachineName, PlanDigest, PoolName};
 
 /// Who may be configured in this pass.
@@ -45,7 +45,8 @@ impl<'a> Turn<'a> {
             // There is no quorum to protect yet, and the change may be what it lacks.
             (true, Some(_)) => !bootstrapped || self.control_plane == Some(&machine.name),
             (false, None) => true,
-            (false, Some(_)) => self.workers.contains(&&machine.name),
+            // How many of a pool are changed at once was decided when they were told.
+            (false, Some(_)) => self.workers.contains(&&machine.name) || rollout::is_in_step(draft, machine),
         };
         if mine { Ok(()) } else { Err((Reason::WaitingForOthers, "its turn: another machine is not healthy or not done yet")) }
     }

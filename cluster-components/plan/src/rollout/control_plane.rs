@@ -27,11 +27,11 @@ fn in_place(draft: &mut Draft<'_>, planes: &[&MachineRecord]) {
     let behind: Vec<&MachineRecord> =
         planes.iter().copied().filter(|m| parts.iter().any(|p| m.versions.differs(*p, &target))).collect();
     let names = parts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    let since = draft.observed.cluster.upgrade.as_ref().map_or(draft.observed.cluster.created, |u| u.since);
-    draft.wait(Reason::Upgrading, format!("{names} of {} to be {}", list(&behind), of(parts, &target)), since);
     if !maintenance::may_disturb(draft, &format!("{names} of {} come then", list(&behind))) {
         return;
     }
+    let since = draft.observed.cluster.upgrade.as_ref().map_or(draft.observed.cluster.created, |u| u.since);
+    draft.wait(Reason::Upgrading, format!("{names} of {} to be {}", list(&behind), of(parts, &target)), since);
     let Some(etcd) = draft.etcd() else { return };
     let mut by_turn = behind.clone();
     by_turn.sort_by_key(|m| (leads(etcd, m), m.ordinal));

@@ -32,6 +32,7 @@ pub(crate) use birth::birth;
 use crate::draft::Draft;
 use crate::skew::{Running, SkewViolation, skew_allows};
 use crate::{Action, MachineRecord};
+use jiff::SignedDuration;
 use slipway_model::{MachineName, MachineVersions, Part};
 
 /// Brings machines to what the spec wants.
@@ -55,9 +56,19 @@ pub(crate) fn target(draft: &Draft<'_>, machine: &MachineRecord) -> Option<Machi
     draft.spec.pools.iter().find(|p| p.name == machine.pool).map(|p| p.versions)
 }
 
-/// Machines that are not told yet what the spec wants.
+/// Of what only a new machine can bring, as the spec wants it. `None` if its pool is gone from the Cluster.
+fn revision<'a>(draft: &Draft<'a>, machine: &MachineRecord) -> Option<&'a str> {
+    if machine.is_control_plane() {
+        return Some(&draft.spec.control_plane.revision);
+    }
+    draft.spec.pools.iter().find(|p| p.name == machine.pool).map(|p| p.revision.as_str())
+}
+
+/// Machines that are not told yet, or are not made of, what the spec wants.
 pub(crate) fn behind<'a>(draft: &Draft<'a>) -> Vec<&'a MachineRecord> {
-    let outdated = |m: &&MachineRecord| m.deleting.is_none() && target(draft, m).is_some_and(|to| to != m.versions);
+    let outdated = |m: &&MachineRecord| {
+        m.deleting.is_none() && (target(draft, m).is_some_and(|to| to != m.versions) || revision(draft, m).is_some_and(|r| r != m.revision))
+    };
     draft.records().iter().filter(outdated).collect()
 }
 
@@ -67,6 +78,12 @@ pub(crate) fn holds_addons(draft: &Draft<'_>) -> bool {
     let told = |m: &MachineRecord| m.versions.control_plane.map(|v| v.api_server) == wanted;
     let follows = |m: &MachineRecord| draft.heard(&m.name).is_none() || m.changed.is_none() || well::is_settled(draft, m);
     !serving(draft).all(|m| told(m) && follows(m))
+}
+
+/// Whether a machine was told new versions a moment ago and is to follow.
+pub(crate) fn is_in_step(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
+    let patience = SignedDuration::from_secs(i64::from(draft.spec.pace.step_timeout_seconds));
+    machine.changed.as_ref().is_some_and(|c| draft.now < c.at.saturating_add(patience).unwrap_or(c.at))
 }
 
 /// Control planes that are not leaving.

@@ -23,13 +23,16 @@ pub(super) fn roll(draft: &mut Draft<'_>) {
 fn may_roll(draft: &mut Draft<'_>, pool: &Pool, behind: &[&MachineRecord]) -> bool {
     let since = draft.observed.cluster.upgrade.as_ref().map_or(draft.observed.cluster.created, |u| u.since);
     let names = behind.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
-    draft.wait(Reason::Upgrading, format!("{names} of pool {} to run {}", pool.name, pool.versions), since);
     if !control_plane_is_ahead(draft, pool) {
-        let what = format!("the control plane's API servers, which go before pool {}", pool.name);
+        let what = format!("the control plane, which goes before {names} of pool {}", pool.name);
         draft.wait(Reason::VersionSkew, what, since);
         return false;
     }
-    maintenance::may_disturb(draft, &format!("{names} of pool {} are upgraded then", pool.name)) && draft.nodes().is_some()
+    if !maintenance::may_disturb(draft, &format!("{names} of pool {} are upgraded then", pool.name)) {
+        return false;
+    }
+    draft.wait(Reason::Upgrading, format!("{names} of pool {} to run {}", pool.name, pool.versions), since);
+    draft.nodes().is_some()
 }
 
 /// Whether the control plane has come so far that kubelets may follow. An upgrade that is about to begin begins there, preflight first.
