@@ -2,7 +2,7 @@
 
 use crate::happenings::{happen, happenings};
 use crate::simulate::{seen, simulate};
-use crate::{Action, Fact, Observed, Wait, plan};
+use crate::{Action, EtcdFacts, Fact, Observed, PreflightFacts, Wait, plan};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use slipway_model::ClusterSpec;
@@ -46,7 +46,7 @@ pub struct Forecast {
 /// Foresees what the operator would do from here, if nothing fails.
 #[must_use]
 pub fn forecast(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Forecast {
-    let mut world = as_world(observed);
+    let mut world = as_world(spec, observed);
     let mut now = now;
     let mut steps = vec![];
     for _ in 0..PASSES {
@@ -81,16 +81,21 @@ pub fn forecast(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Fore
 }
 
 /// What was observed, as a world to play in: past failures are assumed to pass, an API that was never up has no Nodes, pods that were not asked for
-/// are gone when their machine is taken away.
-fn as_world(observed: &Observed) -> Observed {
+/// are gone when their machine is taken away, and what speaks against an upgrade that nobody looked at yet is nothing.
+fn as_world(spec: &ClusterSpec, observed: &Observed) -> Observed {
     let mut world = observed.clone();
     world.failures.clear();
     if !world.cluster.bootstrapped {
         for_unknown(&mut world.nodes, vec![]);
         for_unknown(&mut world.addons, None);
+        for_unknown(&mut world.etcd, EtcdFacts::default());
     }
     for node in world.nodes.known_mut().into_iter().flatten() {
         for_unknown(&mut node.pods, vec![]);
+    }
+    let to = Some(spec.control_plane.versions);
+    if world.preflight.known().is_none_or(|facts| facts.to != to) {
+        world.preflight = Fact::Known(PreflightFacts { to, ..PreflightFacts::default() });
     }
     world
 }

@@ -1,9 +1,9 @@
 //! What the world does by itself: machines boot, agents configure, Nodes join, pods end, and what follows at once from all that.
 
-use crate::simulate::{api_answers, record};
-use crate::{AgentFacts, AgentState, Fact, InstanceState, NodeFacts, Observed, PROBE_API_SERVER, PROBE_ETCD, PodFacts, PodKey, ProbeFacts};
+use crate::simulate::{api_answers, etcd_follows, pod_on, record, render, running, works};
+use crate::{AgentFacts, AgentState, Fact, InstanceState, NodeFacts, Observed};
 use jiff::Timestamp;
-use slipway_model::{MachineName, PlanDigest};
+use slipway_model::MachineName;
 
 /// A step of the world's own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,8 +14,12 @@ pub enum Happening {
     Boots(MachineName),
     /// An instance that was being deleted is gone. By its id.
     Removed(String),
+    /// An agent that was silent on a machine that works is heard again.
+    SpeaksAgain(MachineName),
     /// An agent has made its plan real.
     Configured(MachineName),
+    /// A learner has caught up with etcd's leader.
+    CatchesUp(MachineName),
     /// A kubelet registers its Node, which becomes Ready.
     Joins(MachineName),
     /// A Node is Ready again.
@@ -36,7 +40,6 @@ pub fn happenings(world: &Observed) -> Vec<Happening> {
         next.push(Happening::BalancerReady);
     }
     let api = api_answers(world);
-    let runs = |name: &MachineName| cloud.instances.iter().any(|i| i.machine == *name && i.state == InstanceState::Running);
     for instance in &cloud.instances {
         match instance.state {
             InstanceState::Pending => next.push(Happening::Boots(instance.machine.clone())),
@@ -46,8 +49,11 @@ pub fn happenings(world: &Observed) -> Vec<Happening> {
     }
     let nodes = world.nodes.known().map_or(&[][..], Vec::as_slice);
     for (name, agent) in &world.agents {
+        if matches!(agent, AgentFacts::Silent { .. }) && works(world, name) {
+            next.push(Happening::SpeaksAgain(name.clone()));
+        }
         let Some(state) = agent.heard() else { continue };
-        if state.applied != state.accepted {
+        if state.applied != state.accepted && state.trouble.is_none() {
             next.push(Happening::Configured(name.clone()));
         }
         let control_plane = record(world, name).is_some_and(crate::MachineRecord::is_control_plane);
@@ -57,14 +63,17 @@ pub fn happenings(world: &Observed) -> Vec<Happening> {
             next.push(Happening::Joins(name.clone()));
         }
     }
+    let lagging = world.etcd.known().into_iter().flat_map(|e| &e.members).filter(|m| m.status.known().is_some_and(|s| !s.in_sync));
+    next.extend(lagging.filter(|_| api).filter_map(|m| m.name.parse().ok()).map(Happening::CatchesUp));
     for node in nodes {
         let Some(name) = &node.machine else { continue };
-        match (api, node.ready, runs(name)) {
+        let runs = works(world, name);
+        match (api, node.ready, runs) {
             (true, true, false) => next.push(Happening::NotReady(name.clone())),
             (true, false, true) => next.push(Happening::Recovers(name.clone())),
             _ => {}
         }
-        let ending = node.pods.known().into_iter().flatten().filter(|p| p.terminating && runs(name));
+        let ending = node.pods.known().into_iter().flatten().filter(|p| p.terminating && runs);
         next.extend(ending.map(|p| Happening::PodEnds(p.pod.uid.clone())));
     }
     next
@@ -79,6 +88,7 @@ pub fn happen(world: &mut Observed, happening: &Happening, now: Timestamp) {
             }
         }
         Happening::Boots(name) => boot(world, name),
+        Happening::SpeaksAgain(name) => speak_again(world, name),
         Happening::Removed(id) => {
             if let Some(cloud) = world.cloud.known_mut() {
                 cloud.instances.retain(|i| i.id != *id);
@@ -88,6 +98,14 @@ pub fn happen(world: &mut Observed, happening: &Happening, now: Timestamp) {
             if let Some(AgentFacts::Heard(state)) = world.agents.get_mut(name) {
                 state.applied.clone_from(&state.accepted);
             }
+            let kubelet = running(world, name).map(|v| v.node.kubelet);
+            for node in world.nodes.known_mut().into_iter().flatten().filter(|n| n.machine.as_ref() == Some(name)) {
+                node.kubelet = kubelet;
+            }
+        }
+        Happening::CatchesUp(name) => {
+            let members = world.etcd.known_mut().into_iter().flat_map(|e| &mut e.members).filter(|m| m.name == name.as_str());
+            members.filter_map(|m| m.status.known_mut()).for_each(|s| s.in_sync = true);
         }
         Happening::Joins(name) => join(world, name, now),
         Happening::Recovers(name) | Happening::NotReady(name) => {
@@ -111,19 +129,23 @@ fn boot(world: &mut Observed, name: &MachineName) {
     let Some(cloud) = world.cloud.known_mut() else { return };
     let Some(instance) = cloud.instances.iter_mut().find(|i| i.machine == *name && i.state == InstanceState::Pending) else { return };
     instance.state = InstanceState::Running;
+    speak_again(world, name);
+}
+
+/// Units start with the machine, whose disk is what it was; and so is what its agent knows.
+fn speak_again(world: &mut Observed, name: &MachineName) {
     let claimed = record(world, name).is_some_and(|m| m.claimed);
     let last = match world.agents.remove(name) {
         Some(AgentFacts::Heard(state) | AgentFacts::Silent { last: Some(state), .. }) => state,
         Some(AgentFacts::Silent { last: None, .. } | AgentFacts::Answering) | None => AgentState::default(),
     };
-    // Units start with the machine, whose disk is what it was.
     world.agents.insert(name.clone(), if claimed { AgentFacts::Heard(last) } else { AgentFacts::Answering });
 }
 
 fn join(world: &mut Observed, name: &MachineName, now: Timestamp) {
     let worker = record(world, name).is_some_and(|m| !m.is_control_plane());
-    let pod = PodKey { namespace: "default".into(), name: format!("app-on-{name}"), uid: format!("uid-of-pod-on-{name}") };
-    let pods = if worker { vec![PodFacts { pod, terminating: false }] } else { vec![] };
+    let pods = if worker { vec![pod_on(name)] } else { vec![] };
+    let kubelet = running(world, name).map(|v| v.node.kubelet);
     let Some(nodes) = world.nodes.known_mut() else { return };
     nodes.push(NodeFacts {
         name: name.to_string(),
@@ -134,7 +156,7 @@ fn join(world: &mut Observed, name: &MachineName, now: Timestamp) {
         message: String::new(),
         unschedulable: false,
         cordoned: None,
-        kubelet: None,
+        kubelet,
         conditions: vec![],
         labels_ok: false,
         pods: Fact::Known(pods),
@@ -157,46 +179,13 @@ pub(crate) fn silence(world: &mut Observed, name: &MachineName, now: Timestamp) 
     world.agents.insert(name.clone(), AgentFacts::Silent { since: now, error: "no answer".into(), last });
 }
 
-/// What follows at once: what would be rendered, which agents can be asked at all, and whether etcd has its quorum and API servers answer.
+/// What follows at once: what would be rendered, which agents can be asked at all, and how etcd and the API servers are.
 pub fn follow(world: &mut Observed, now: Timestamp) {
     render(world);
     let Fact::Known(machines) = &world.machines else { return };
     let Fact::Known(cloud) = &world.cloud else { return };
     world.agents.retain(|name, _| machines.iter().any(|m| m.name == *name) || cloud.instances.iter().any(|i| i.machine == *name));
-    let running = |name: &MachineName| cloud.instances.iter().any(|i| i.machine == *name && i.state == InstanceState::Running);
-    let silent: Vec<MachineName> = world.agents.keys().filter(|n| !running(n)).cloned().collect();
+    let silent: Vec<MachineName> = world.agents.keys().filter(|n| !works(world, n)).cloned().collect();
     silent.iter().for_each(|name| silence(world, name, now));
-
-    let founders = world.cluster.founders.clone();
-    let serves = |state: &AgentState| state.accepted.is_some() && state.applied == state.accepted;
-    let serving = founders.iter().filter(|f| world.agents.get(f).and_then(AgentFacts::heard).is_some_and(serves)).count();
-    let quorum = serving > founders.len() / 2;
-    for (name, agent) in &mut world.agents {
-        let AgentFacts::Heard(state) = agent else { continue };
-        if !founders.contains(name) || state.accepted.is_none() {
-            continue;
-        }
-        let healthy = quorum && serves(state);
-        for probe in [PROBE_ETCD, PROBE_API_SERVER] {
-            if state.probes.get(probe).is_none_or(|p| p.healthy != healthy) {
-                let message = if healthy { String::new() } else { "connection refused".to_owned() };
-                state.probes.insert(probe.into(), ProbeFacts { healthy, message, since: now });
-            }
-        }
-    }
-}
-
-/// Stands for rendering: a machine has a digest as soon as all that it is made of is known.
-fn render(world: &mut Observed) {
-    let (Fact::Known(machines), Fact::Known(secrets)) = (&world.machines, &world.secrets) else { return };
-    world.wanted.retain(|name, _| machines.iter().any(|m| m.name == *name));
-    let addressed = |name: &MachineName| machines.iter().any(|m| m.name == *name && m.instance.is_some());
-    let founded = !world.cluster.founders.is_empty() && world.cluster.founders.iter().all(addressed);
-    for machine in machines {
-        let made_of = secrets.pki && secrets.of(&machine.name).certificates && world.cluster.endpoint.is_some();
-        let is_founder = world.cluster.founders.contains(&machine.name);
-        if made_of && (!machine.is_control_plane() || (founded && is_founder)) {
-            world.wanted.entry(machine.name.clone()).or_insert_with(|| PlanDigest(format!("configuration of {}", machine.name)));
-        }
-    }
+    etcd_follows(world, now);
 }

@@ -59,7 +59,7 @@ pub use maintenance::{Closed, maintenance_open};
 pub use outcome::{Condition, ConditionType, Decision, Plan, Status, Wait};
 pub use reasons::Reason;
 #[doc(hidden)]
-pub use simulate::cloud_creates;
+pub use simulate::{cloud_creates, etcd_adds, what_runs};
 pub use simulate::{Refused, seen, simulate};
 pub use skew::{Running, SkewViolation, skew_allows, skew_violations};
 pub use types::{

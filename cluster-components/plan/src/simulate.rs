@@ -2,16 +2,29 @@
 //!
 //! [`seen`] is what an operator would see of a world; [`simulate`] carries out an action, with the checks that the executor makes at the target;
 //! what the world does by itself is in `happenings`. [`forecast`](crate::forecast) and the model checker are made of these.
+//!
+//! ```text
+//! simulate ─► cloud     network, load balancer, instances
+//!          ─► machines  Machine objects, their Secrets and agents      ─► render  what a machine is told, and what it runs
+//!          ─► etcd      members, leadership, snapshots
+//!          ─► nodes     Nodes, pods, NodePools
+//! ```
 
-use crate::happenings::silence;
-use crate::{
-    Action, AgentFacts, AgentState, CloudFacts, ClusterFacts, Endpoint, EtcdFacts, Fact, InstanceFacts, InstanceState, LoadBalancerFacts,
-    MachineRecord, MachineSecrets, Observed, PROBE_API_SERVER, PoolRecord, PreflightFacts, Removal, SecretFacts, may_be_deleted,
-};
+mod cloud;
+mod etcd;
+mod machines;
+mod nodes;
+mod render;
+
+pub(crate) use cloud::works;
+pub(crate) use etcd::{follow as etcd_follows, serves_api};
+pub(crate) use nodes::pod_on;
+pub(crate) use render::{render, running};
+
+use crate::{Action, CloudFacts, ClusterFacts, EtcdFacts, Fact, MachineRecord, MachineSecrets, Observed, PreflightFacts, SecretFacts};
 use jiff::Timestamp;
-use slipway_model::{ClusterSpec, DeletionPolicy, MachineName, PlanDigest};
+use slipway_model::{ClusterSpec, DeletionPolicy, MachineName};
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 /// Why an action had no effect: a precondition did not hold at its target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -59,25 +72,36 @@ impl Observed {
 
 /// Whether an API server answers.
 pub(crate) fn api_answers(world: &Observed) -> bool {
-    world.agents.values().filter_map(AgentFacts::heard).any(|a| a.healthy(PROBE_API_SERVER))
+    world.agents.keys().any(|name| serves_api(world, name))
 }
 
-/// What an operator sees of a world: Nodes and addons only through an API that answers, and pods only where it looks.
+/// What an operator sees of a world: etcd's members only through a quorum, Nodes and addons only through an API that answers, and pods only where it looks.
 #[must_use]
 pub fn seen(world: &Observed) -> Observed {
     let mut view = world.clone();
+    let since = world.cluster.created;
+    if !world.cluster.bootstrapped {
+        view.etcd = Fact::unknown("etcd is not founded yet", since);
+    } else if !etcd::has_quorum(world) {
+        view.etcd = Fact::unknown("no quorum of etcd's members answers", since);
+    }
     if !api_answers(world) {
-        view.nodes = Fact::unknown("connection refused", world.cluster.created);
-        view.addons = Fact::unknown("connection refused", world.cluster.created);
+        view.nodes = Fact::unknown("connection refused", since);
+        view.addons = Fact::unknown("connection refused", since);
         return view;
     }
     let deleting = |name: &MachineName| record(world, name).is_some_and(|m| m.deleting.is_some());
     for node in view.nodes.known_mut().into_iter().flatten() {
-        if !node.machine.as_ref().is_some_and(deleting) {
-            node.pods = Fact::unknown("not asked for", world.cluster.created);
+        if !node.machine.as_ref().is_some_and(deleting) && node.cordoned.is_none() {
+            node.pods = Fact::unknown("not asked for", since);
         }
     }
     view
+}
+
+/// etcd's members as a linearizable read says now: what an executor asks right before it acts.
+fn etcd_now(world: &Observed) -> Fact<EtcdFacts> {
+    if etcd::has_quorum(world) { world.etcd.clone() } else { Fact::unknown("no quorum of etcd's members answers", world.cluster.created) }
 }
 
 pub(crate) fn record<'w>(world: &'w Observed, name: &MachineName) -> Option<&'w MachineRecord> {
@@ -89,17 +113,16 @@ fn record_mut<'w>(world: &'w mut Observed, name: &MachineName, uid: &str) -> Res
     machines.iter_mut().find(|m| m.name == *name && m.uid == uid).ok_or(Refused("no such Machine with this uid"))
 }
 
-fn cloud_mut(world: &mut Observed) -> Result<&mut CloudFacts, Refused> {
-    world.cloud.known_mut().ok_or(Refused("the inventory is not known"))
-}
-
 fn record_count(world: &Observed) -> Option<usize> {
     Some(world.machines.known()?.len() + world.pools.known()?.len())
 }
 
+fn secrets_mut(world: &mut Observed) -> Result<&mut SecretFacts, Refused> {
+    world.secrets.known_mut().ok_or(Refused("the Secrets are not known"))
+}
+
 fn secrets_of<'w>(world: &'w mut Observed, machine: &MachineName) -> Result<&'w mut MachineSecrets, Refused> {
-    let secrets = world.secrets.known_mut().ok_or(Refused("the Secrets are not known"))?;
-    Ok(secrets.machines.entry(machine.clone()).or_default())
+    Ok(secrets_mut(world)?.machines.entry(machine.clone()).or_default())
 }
 
 fn check(holds: bool, otherwise: &'static str) -> Result<(), Refused> {
@@ -109,32 +132,66 @@ fn check(holds: bool, otherwise: &'static str) -> Result<(), Refused> {
 /// Carries an action out. An error means that the world is as it was.
 pub fn simulate(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: Timestamp) -> Result<(), Refused> {
     check(!world.is_over(), "the Cluster is gone")?;
+    match action {
+        Action::AddFinalizer
+        | Action::RecordEndpoint { .. }
+        | Action::SetOrdinals { .. }
+        | Action::RecordFounders { .. }
+        | Action::RecordBootstrapped { .. }
+        | Action::RecordUpgrade { .. }
+        | Action::RemoveFinalizer => cluster(spec, world, action)?,
+        Action::CreatePki => secrets_mut(world)?.pki = true,
+        Action::WriteKubeconfig => secrets_mut(world)?.kubeconfig = true,
+        Action::DeleteSecrets => world.secrets = Fact::Known(SecretFacts::default()),
+        Action::EnsureNetwork
+        | Action::EnsureLoadBalancer { .. }
+        | Action::SetTargets { .. }
+        | Action::DeleteLoadBalancer
+        | Action::DeleteNetwork => cloud::shared(world, action)?,
+        Action::CreateInstance { .. }
+        | Action::StartInstance { .. }
+        | Action::DeleteInstance { .. }
+        | Action::DeleteStrayInstance { .. } => cloud::instance(spec, world, action, now)?,
+        Action::CreatePool { .. } | Action::SetPoolReplicas { .. } | Action::RemovePool { .. } => nodes::pool(world, action)?,
+        Action::LabelNode { .. }
+        | Action::Cordon { .. }
+        | Action::Uncordon { .. }
+        | Action::Evict { .. }
+        | Action::DeleteNode { .. }
+        | Action::ApplyAddons { .. } => nodes::node(world, action, now)?,
+        Action::AddMember { .. }
+        | Action::PromoteMember { .. }
+        | Action::RemoveMember { .. }
+        | Action::MoveLeader { .. }
+        | Action::TakeSnapshot { .. } => etcd::change(world, action, now)?,
+        Action::CreateMachine { .. }
+        | Action::SetVersions { .. }
+        | Action::Retire { .. }
+        | Action::DeleteMachine { .. }
+        | Action::RemoveMachine { .. }
+        | Action::RecordInstance { .. }
+        | Action::IssueBootstrap { .. }
+        | Action::IssueCertificates { .. }
+        | Action::DropBootstrap { .. }
+        | Action::Claim { .. }
+        | Action::ApplyPlan { .. } => machines::machine(world, action, now)?,
+    }
+    crate::happenings::follow(world, now);
+    Ok(())
+}
+
+/// The Cluster object.
+fn cluster(spec: &ClusterSpec, world: &mut Observed, action: &Action) -> Result<(), Refused> {
     let living = world.cluster.deleting.is_none();
+    let staying = |world: &Observed, name: &MachineName| record(world, name).is_some_and(|m| m.deleting.is_none());
     match action {
         Action::AddFinalizer => {
             check(living, "the Cluster is being deleted")?;
             world.cluster.finalizer = true;
         }
-        Action::CreatePki => world.secrets.known_mut().ok_or(Refused("the Secrets are not known"))?.pki = true,
-        Action::EnsureNetwork => {
-            check(living, "the Cluster is being deleted")?;
-            cloud_mut(world)?.network = true;
-        }
-        Action::EnsureLoadBalancer { port } => {
-            check(living, "the Cluster is being deleted")?;
-            let cloud = cloud_mut(world)?;
-            check(cloud.network, "there is no network")?;
-            let endpoint = Endpoint { host: "198.18.0.2".into(), port: *port };
-            cloud.load_balancer.get_or_insert(LoadBalancerFacts { endpoint, targets: vec![], ready: false, trouble: None });
-        }
         Action::RecordEndpoint { endpoint } => {
             world.cluster.endpoint.get_or_insert_with(|| endpoint.clone());
         }
-        Action::SetTargets { instances } => {
-            let balancer = cloud_mut(world)?.load_balancer.as_mut().ok_or(Refused("there is no load balancer"))?;
-            balancer.targets.clone_from(instances);
-        }
-        Action::CreatePool { .. } | Action::SetPoolReplicas { .. } | Action::RemovePool { .. } => pool(world, action)?,
         Action::SetOrdinals { pool, from, to } => {
             let book = world.cluster.ordinals.entry(pool.clone()).or_default();
             check(book == from, "somebody else wrote first")?;
@@ -142,153 +199,27 @@ pub fn simulate(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: 
         }
         Action::RecordFounders { from, founders } => {
             check(world.cluster.founders == *from && !world.cluster.bootstrapped, "somebody else wrote first")?;
-            check(founders.iter().all(|f| record(world, f).is_some_and(|m| m.deleting.is_none())), "a founder is not there")?;
+            check(founders.iter().all(|f| staying(world, f)), "a founder is not there")?;
             check(from.iter().all(|f| record(world, f).is_none()), "a former founder is still there")?;
             world.cluster.founders.clone_from(founders);
+            world.etcd = Fact::Known(EtcdFacts::default());
         }
         Action::RecordBootstrapped { founders } => {
             check(world.cluster.founders == *founders, "other founders")?;
-            check(founders.iter().all(|f| record(world, f).is_some_and(|m| m.deleting.is_none())), "a founder is not there")?;
+            check(founders.iter().all(|f| staying(world, f)), "a founder is not there")?;
             world.cluster.bootstrapped = true;
         }
-        Action::WriteKubeconfig => world.secrets.known_mut().ok_or(Refused("the Secrets are not known"))?.kubeconfig = true,
-        Action::ApplyAddons { wanted } => {
-            check(api_answers(world), "the API does not answer")?;
-            world.addons = Fact::Known(Some(wanted.clone()));
+        Action::RecordUpgrade { from, to } => {
+            check(world.cluster.upgrade == *from, "somebody else wrote first")?;
+            world.cluster.upgrade.clone_from(to);
         }
-        Action::LabelNode { .. } | Action::Cordon { .. } | Action::Uncordon { .. } | Action::Evict { .. } | Action::DeleteNode { .. } => {
-            node(world, action)?
-        }
-        Action::DeleteInstance { .. }
-        | Action::DeleteStrayInstance { .. }
-        | Action::StartInstance { .. }
-        | Action::CreateInstance { .. } => {
-            instance(spec, world, action, now)?;
-        }
-        Action::SetVersions { .. }
-        | Action::RecordUpgrade { .. }
-        | Action::TakeSnapshot { .. }
-        | Action::AddMember { .. }
-        | Action::PromoteMember { .. }
-        | Action::RemoveMember { .. }
-        | Action::MoveLeader { .. }
-        | Action::Retire { .. } => check(false, "not modelled yet")?,
-        Action::DeleteLoadBalancer => cloud_mut(world)?.load_balancer = None,
-        Action::DeleteNetwork => {
-            let cloud = cloud_mut(world)?;
-            check(cloud.instances.is_empty() && cloud.load_balancer.is_none(), "something is in the network")?;
-            cloud.network = false;
-        }
-        Action::DeleteSecrets => world.secrets = Fact::Known(SecretFacts::default()),
         Action::RemoveFinalizer => {
             let no_records = record_count(world) == Some(0);
             let empty = world.cloud.known().is_some_and(CloudFacts::is_empty) && world.secrets.known().is_some_and(SecretFacts::is_empty);
             check(!living && no_records && (empty || spec.deletion_policy == DeletionPolicy::Orphan), "something is left")?;
             world.cluster.finalizer = false;
         }
-        Action::CreateMachine { .. }
-        | Action::DeleteMachine { .. }
-        | Action::RemoveMachine { .. }
-        | Action::RecordInstance { .. }
-        | Action::IssueBootstrap { .. }
-        | Action::IssueCertificates { .. }
-        | Action::Claim { .. }
-        | Action::DropBootstrap { .. }
-        | Action::ApplyPlan { .. } => machine(world, action, now)?,
-    }
-    crate::happenings::follow(world, now);
-    Ok(())
-}
-
-fn pool(world: &mut Observed, action: &Action) -> Result<(), Refused> {
-    let pools = world.pools.known_mut().ok_or(Refused("the NodePool objects are not known"))?;
-    match action {
-        Action::CreatePool { pool, replicas } if pools.iter().all(|p| p.name != *pool) => {
-            let uid = format!("uid-of-pool-{pool}");
-            pools.push(PoolRecord { name: pool.clone(), uid, replicas: *replicas, deleting: false, drain_timeout_seconds: None });
-            pools.sort_by(|a, b| a.name.cmp(&b.name));
-        }
-        Action::SetPoolReplicas { pool, uid, from, to } => {
-            let record = pools
-                .iter_mut()
-                .find(|p| p.name == *pool && p.uid == *uid && p.replicas == *from)
-                .ok_or(Refused("somebody else wrote first"))?;
-            record.replicas = *to;
-        }
-        Action::RemovePool { uid, .. } => pools.retain(|p| p.uid != *uid),
         _ => {}
-    }
-    Ok(())
-}
-
-fn node(world: &mut Observed, action: &Action) -> Result<(), Refused> {
-    check(api_answers(world), "the API does not answer")?;
-    let nodes = world.nodes.known_mut().ok_or(Refused("the Nodes are not known"))?;
-    match action {
-        Action::LabelNode { uid, .. } => nodes.iter_mut().filter(|n| n.uid == *uid).for_each(|n| n.labels_ok = true),
-        Action::Cordon { uid, .. } => nodes.iter_mut().filter(|n| n.uid == *uid).for_each(|n| n.unschedulable = true),
-        Action::DeleteNode { uid, .. } => nodes.retain(|n| n.uid != *uid),
-        Action::Evict { pod, .. } => {
-            for known in nodes.iter_mut().filter_map(|n| n.pods.known_mut()).flatten().filter(|p| p.pod == *pod) {
-                known.terminating = true;
-            }
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-fn instance(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: Timestamp) -> Result<(), Refused> {
-    let clear = world.cluster.deleting.is_none();
-    match action {
-        Action::CreateInstance { machine, uid } => {
-            let record = record(world, machine).ok_or(Refused("no such Machine"))?;
-            check(clear && record.uid == *uid && record.deleting.is_none() && record.instance.is_none(), "the Machine is not to be made")?;
-            create(world, machine, uid)
-        }
-        Action::StartInstance { instance, .. } => {
-            if let Some(i) = cloud_mut(world)?.instances.iter_mut().find(|i| i.id == *instance && i.state == InstanceState::Stopped) {
-                i.state = InstanceState::Pending;
-            }
-            Ok(())
-        }
-        Action::DeleteInstance { machine, instance } => {
-            let leaving = || {
-                let record = record(world, machine)?;
-                let node = world.nodes.known()?.iter().find(|n| n.machine.as_ref() == Some(machine));
-                let timeout = world.pools.known()?.iter().find(|p| p.name == record.pool).and_then(|p| p.drain_timeout_seconds);
-                let answers = world.agents.get(machine).is_some_and(|a| a.heard().is_some());
-                Some(may_be_deleted(spec, world.cluster.bootstrapped, record, timeout, node, answers, &world.etcd, now))
-            };
-            check(!clear || leaving() == Some(true), "the Machine is not being taken away, or still in use")?;
-            remove(world, machine, instance, now)
-        }
-        Action::DeleteStrayInstance { machine, machine_uid, instance } => {
-            check(record(world, machine).is_none_or(|m| m.uid != *machine_uid), "there is a record")?;
-            let founder = world.cluster.bootstrapped && world.cluster.founders.contains(machine);
-            check(!founder, "it is a founder")?;
-            remove(world, machine, instance, now)
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The cloud's side of a create call, which comes through even where nobody wants it any more: it is keyed by the uid and needs the network.
-pub(crate) fn create(world: &mut Observed, machine: &MachineName, uid: &str) -> Result<(), Refused> {
-    let cloud = cloud_mut(world)?;
-    check(cloud.network, "there is no network")?;
-    if cloud.of(uid).is_none() {
-        let host = (10..=u8::MAX).find(|n| cloud.instances.iter().all(|i| i.address.octets()[3] != *n)).unwrap_or(u8::MAX);
-        cloud.instances.push(InstanceFacts {
-            id: format!("i-{uid}"),
-            machine_uid: uid.to_owned(),
-            machine: machine.clone(),
-            state: InstanceState::Pending,
-            address: Ipv4Addr::new(198, 18, 0, host),
-            zone: None,
-            trouble: None,
-        });
-        cloud.instances.sort_by(|a, b| a.id.cmp(&b.id));
     }
     Ok(())
 }
@@ -297,95 +228,21 @@ pub(crate) fn create(world: &mut Observed, machine: &MachineName, uid: &str) -> 
 #[doc(hidden)]
 pub fn cloud_creates(world: &mut Observed, machine: &MachineName, uid: &str) {
     // Without a network the cloud refuses, and nobody hears of it.
-    let _ = create(world, machine, uid);
+    let _ = cloud::create(world, machine, uid);
 }
 
-fn remove(world: &mut Observed, machine: &MachineName, instance: &str, now: Timestamp) -> Result<(), Refused> {
-    if let Some(i) = cloud_mut(world)?.instances.iter_mut().find(|i| i.id == instance) {
-        i.state = InstanceState::Deleting;
-        silence(world, machine, now);
+/// The first half of [`Action::AddMember`], whose second was lost: etcd has the learner, and no Machine says so. For exploration.
+#[doc(hidden)]
+pub fn etcd_adds(world: &mut Observed, machine: &MachineName) {
+    // What etcd refuses has no half.
+    if etcd::add(world, machine).is_ok() {
+        crate::happenings::follow(world, world.cluster.created);
     }
-    Ok(())
 }
 
-fn machine(world: &mut Observed, action: &Action, now: Timestamp) -> Result<(), Refused> {
-    let cluster = &world.cluster;
-    match action {
-        Action::CreateMachine { machine, pool, ordinal, versions, revision } => {
-            let book = cluster.ordinals.get(pool).copied().unwrap_or_default();
-            check(cluster.deleting.is_none(), "the Cluster is being deleted")?;
-            let machines = world.machines.known_mut().ok_or(Refused("the Machine objects are not known"))?;
-            if machines.iter().all(|m| m.name != *machine) {
-                check((book.settled..book.next).contains(ordinal), "its number is not open")?;
-                machines.push(MachineRecord {
-                    name: machine.clone(),
-                    uid: format!("uid-of-{machine}"),
-                    pool: pool.clone(),
-                    ordinal: *ordinal,
-                    versions: *versions,
-                    changed: None,
-                    revision: revision.clone(),
-                    join: None,
-                    retiring: false,
-                    kept: false,
-                    created: now,
-                    deleting: None,
-                    instance: None,
-                    claimed: false,
-                });
-                machines.sort_by(|a, b| a.name.cmp(&b.name));
-            }
-        }
-        Action::DeleteMachine { machine, uid, why } => {
-            check(*why != Removal::FoundingFailed || !cluster.bootstrapped, "the founding is over")?;
-            let alive = world.agents.get(machine).is_some_and(|a| a.heard().is_some());
-            check(*why != Removal::Dead || !alive, "it is alive")?;
-            record_mut(world, machine, uid)?.deleting.get_or_insert(now);
-        }
-        Action::RemoveMachine { machine, uid, keep_secrets } => {
-            let (ending, founded) = (cluster.deleting.is_some(), cluster.bootstrapped);
-            let kept = |m: &MachineRecord| m.deleting.is_none() || (founded && m.is_control_plane());
-            check(ending || !record_mut(world, machine, uid).is_ok_and(|m| kept(m)), "the Machine is not being taken away")?;
-            check(*keep_secrets || world.cloud.known().is_some_and(|c| c.of(uid).is_none()), "its instance is there")?;
-            if let Some(machines) = world.machines.known_mut() {
-                machines.retain(|m| m.uid != *uid);
-            }
-            if let Some(secrets) = world.secrets.known_mut().filter(|_| !keep_secrets) {
-                secrets.machines.remove(machine);
-            }
-        }
-        Action::RecordInstance { machine, uid, instance } => {
-            record_mut(world, machine, uid)?.instance.get_or_insert_with(|| instance.clone());
-        }
-        Action::IssueBootstrap { machine, uid } => {
-            record_mut(world, machine, uid)?;
-            secrets_of(world, machine)?.bootstrap = true;
-        }
-        Action::IssueCertificates { machine, uid } => {
-            record_mut(world, machine, uid)?;
-            secrets_of(world, machine)?.certificates = true;
-        }
-        Action::DropBootstrap { machine } => secrets_of(world, machine)?.bootstrap = false,
-        Action::Claim { machine, uid, .. } => {
-            check(matches!(world.agents.get(machine), Some(AgentFacts::Answering)), "the agent does not answer")?;
-            record_mut(world, machine, uid)?.claimed = true;
-            world.agents.insert(machine.clone(), AgentFacts::Heard(AgentState::default()));
-        }
-        Action::ApplyPlan { machine, uid, expected, wanted } => {
-            let founding = record_mut(world, machine, uid)?.is_control_plane() && expected.is_none();
-            check(!founding || !world.cluster.bootstrapped, "the founding is over")?;
-            check(world.wanted.get(machine) == Some(wanted), "what is rendered now is something else")?;
-            accept(world, machine, expected.as_ref(), wanted)?;
-        }
-        _ => {}
-    }
-    Ok(())
-}
-
-/// The agent's side of ApplyPlan: compare and swap.
-fn accept(world: &mut Observed, machine: &MachineName, expected: Option<&PlanDigest>, wanted: &PlanDigest) -> Result<(), Refused> {
-    let Some(AgentFacts::Heard(state)) = world.agents.get_mut(machine) else { return Err(Refused("the agent does not answer")) };
-    check(state.accepted.as_ref() == expected, "another configuration was accepted meanwhile")?;
-    state.accepted = Some(wanted.clone());
-    Ok(())
+/// What a machine is running, as its agent said last: what it was told, and what it ran before where it is still under way. For the tests' invariants.
+#[doc(hidden)]
+#[must_use]
+pub fn what_runs(world: &Observed, machine: &MachineName) -> Vec<slipway_model::MachineVersions> {
+    render::may_run(world, machine)
 }
