@@ -15,7 +15,7 @@ use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use slipway_agent_api::{AGENT_PORT, AgentClient, OperatorIdentity};
+use slipway_agent_api::{AGENT_PORT, AgentClient, AgentError, OperatorIdentity};
 use slipway_cloud_api::Cloud;
 use slipway_crds::Machine;
 use slipway_pki::ClusterPki;
@@ -35,7 +35,7 @@ pub async fn run(global: &Global, args: &Logs) -> Result<Outcome> {
     let peer = SocketAddr::from((way.address, AGENT_PORT));
     let agent = AgentClient::connect(peer, &way.uid, &way.identity).await.with_context(|| format!("the agent of {}", args.machine))?;
     let unit = if args.unit.contains('.') { args.unit.clone() } else { format!("{}.service", args.unit) };
-    let mut lines = agent.logs(&unit, args.lines, args.follow).await.with_context(|| format!("{unit} on {}", args.machine))?;
+    let mut lines = agent.logs(&unit, args.lines, args.follow).await.map_err(|error| said_no(error, &unit, &args.machine))?;
     loop {
         tokio::select! {
             line = lines.next() => match line {
@@ -46,6 +46,15 @@ pub async fn run(global: &Global, args: &Logs) -> Result<Outcome> {
             // Ctrl-C is how a follow ends.
             _ = tokio::signal::ctrl_c() => return Ok(Outcome::Done),
         }
+    }
+}
+
+/// What an agent refuses changes nothing, and trying again does not help: a unit that is not in its machine's plan, for one.
+fn said_no(error: AgentError, unit: &str, machine: &str) -> anyhow::Error {
+    let subject = format!("{unit} on {machine}");
+    match error {
+        AgentError::Refused { why, .. } => refused(format!("{subject}: {why}; `slipway describe CLUSTER` lists the units of its machines")),
+        other => anyhow::Error::from(other).context(subject),
     }
 }
 
@@ -87,4 +96,19 @@ async fn to_management(global: &Global) -> Result<Way> {
     let instance = inventory.instances.into_iter().find(|i| i.machine_uid == identity.machine_uid);
     let instance = instance.ok_or_else(|| refused("the management machine has not been made yet: `slipway up` makes it"))?;
     Ok(Way { address: instance.address, uid: identity.machine_uid.clone(), identity: identity.agent_identity(now)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_that_is_not_the_plans_is_refused_and_an_agent_that_fails_is_a_failure() {
+        let (peer, why) = ("198.18.0.7:7443".to_owned(), "\"sshd.service\" is neither a unit of this machine's plan".to_owned());
+        let no = said_no(AgentError::Refused { peer: peer.clone(), why: why.clone() }, "sshd.service", "demo-cp-0");
+        assert_eq!(Outcome::of_error(&no), Outcome::Refused);
+        assert!(no.to_string().contains(&why) && no.to_string().contains("demo-cp-0"), "{no}");
+        let broken = said_no(AgentError::Failed { peer, why: "journalctl: not found".into() }, "etcd.service", "demo-cp-0");
+        assert_eq!(Outcome::of_error(&broken), Outcome::Failed);
+    }
 }
