@@ -72,12 +72,6 @@ impl CallError {
     pub fn is_too_many_requests(&self) -> bool {
         self.status().is_some_and(|s| s.code == 429)
     }
-
-    /// An answer of the API, as opposed to silence on the way to it.
-    #[must_use]
-    pub fn is_answer(&self) -> bool {
-        self.status().is_some()
-    }
 }
 
 /// A call with the usual deadline.

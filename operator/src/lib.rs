@@ -25,7 +25,6 @@ mod execute;
 mod failures;
 pub mod forecast;
 mod keys;
-pub mod leadership;
 mod manifests;
 mod memory;
 pub mod metrics;

@@ -5,7 +5,6 @@ use crate::artifacts::ArtifactIndex;
 use crate::clients::NetworkWorkloads;
 use crate::context::{Context, LocalIdentities};
 use crate::effects::Effects;
-use crate::leadership::{Candidate, Ended, Timing};
 use crate::metrics::{self, Metrics};
 use crate::{clients, controller};
 use anyhow::{Context as _, bail};
@@ -16,6 +15,7 @@ use kube::runtime::events::{Recorder, Reporter};
 use kube::{Api, Client};
 use slipway_components::Profile;
 use slipway_local::LocalClient;
+use slipway_local::leader::{Candidate, Ended, Term, Timing};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -108,17 +108,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let step_down = context.step_down.clone();
     // The Lease is held until the last loop has ended: nobody else starts while this one still acts.
     let over = CancellationToken::new();
-    let holding = tokio::spawn(term.hold(over.clone()));
+    let holding = tokio::spawn(term.hold(over.clone().cancelled_owned()));
     let keeping = tokio::spawn(controller::run(context, stop.clone()));
     tokio::pin!(holding);
     let ended = tokio::select! {
-        ended = &mut holding => Some(ended.unwrap_or(Ended::Lost)),
-        () = step_down.cancelled() => Some(Ended::Lost),
+        ended = &mut holding => Some(ended.unwrap_or_else(|e| Ended::Lost(e.to_string()))),
+        () = step_down.cancelled() => Some(Ended::Lost("an agent has heard a later leader".to_owned())),
         () = stop.cancelled() => None,
     };
-    if ended.is_some() {
+    if let Some(Ended::Lost(why)) = ended {
         // Not a moment longer: whatever is under way is abandoned, as in a crash.
-        bail!("another operator leads, or may: this one ends");
+        bail!("another operator leads, or may ({why}): this one ends");
     }
     keeping.await.context("the controller ended unexpectedly")?;
     over.cancel();
@@ -187,7 +187,7 @@ fn candidate(settings: &Settings, client: Client) -> Candidate {
 }
 
 /// Leadership; the Lease's namespace is made where it is missing and may be made.
-async fn lead(candidate: &Candidate, client: Client, namespace: &str) -> crate::leadership::Term {
+async fn lead(candidate: &Candidate, client: Client, namespace: &str) -> Term {
     let namespaces: Api<Namespace> = Api::all(client);
     let wanted = serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
     let apply = async {

@@ -3,7 +3,7 @@
 use crate::fake_api::FakeApi;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
-use slipway_operator::leadership::{Candidate, Ended, Timing};
+use slipway_local::leader::{Candidate, Ended, Timing};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ async fn one_leads_at_a_time_and_every_term_has_a_higher_epoch() {
     let api = FakeApi::new();
     let first = candidate(&api, "a").acquire().await;
     let (epoch, stop) = (first.epoch, CancellationToken::new());
-    let holding = tokio::spawn(first.hold(stop.clone()));
+    let holding = tokio::spawn(first.hold(stop.clone().cancelled_owned()));
     let other = candidate(&api, "b");
     assert!(tokio::time::timeout(Duration::from_millis(1500), other.acquire()).await.is_err(), "a renews, so b waits");
     stop.cancel();
@@ -32,7 +32,7 @@ async fn one_leads_at_a_time_and_every_term_has_a_higher_epoch() {
     let third = candidate(&api, "b").acquire().await;
     assert!(begin.elapsed() < Duration::from_millis(500) && third.epoch > second.epoch);
     // And its former life must not go on.
-    assert_eq!(second.hold(CancellationToken::new()).await, Ended::Lost);
+    assert_eq!(second.hold(std::future::pending()).await, Ended::Lost("somebody else has the Lease slipway-operator".into()));
 }
 
 #[tokio::test]

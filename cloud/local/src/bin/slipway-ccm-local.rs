@@ -7,7 +7,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use slipway_cloud_api::ClusterKey;
 use slipway_local::LocalClient;
 use slipway_local::ccm::Controller;
-use slipway_local::leader::{Elector, Timing};
+use slipway_local::leader::{Candidate, Ended, Timing};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -88,12 +88,21 @@ async fn run(cli: Cli) -> Result<()> {
         }
         let host = read(Path::new("/proc/sys/kernel/hostname"))?;
         // One per machine, since systemd runs one: a restarted one leads again at once.
-        let elector = Elector::new(client, "kube-system", "slipway-ccm-local", host.trim(), Timing::default());
-        let lead = elector.acquire().await;
+        let candidate = Candidate {
+            api: kube::Api::namespaced(client, "kube-system"),
+            name: "slipway-ccm-local".to_owned(),
+            identity: host.trim().to_owned(),
+            timing: Timing::SINGLE,
+        };
+        let term = candidate.acquire().await;
         tracing::info!("leading");
         tokio::select! {
             () = controller.run() => Ok(()),
-            why = lead.hold() => anyhow::bail!("no longer leading: {why}"),
+            // Never released: the controller acts until the process ends, and the next one of this machine is its successor at once.
+            ended = term.hold(std::future::pending()) => match ended {
+                Ended::Lost(why) => anyhow::bail!("no longer leading: {why}"),
+                Ended::Stopped => Ok(()),
+            },
         }
     };
     tokio::select! { done = work => done, done = stop => done }
