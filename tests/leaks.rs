@@ -36,9 +36,3 @@ pub fn processes() -> Vec<Process> {
 fn pid_text(pid: i32) -> String {
     pid.to_string()
 }
-
-/// A machine's processes of that name.
-#[must_use]
-pub fn processes_of_machine(machine: &str, name: &str) -> Vec<Process> {
-    processes().into_iter().filter(|p| p.host == machine && p.name == name).collect()
-}

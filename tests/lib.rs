@@ -8,6 +8,6 @@ mod leaks;
 mod plane;
 mod wait;
 
-pub use leaks::{processes, processes_of_machine};
+pub use leaks::{Process, processes};
 pub use plane::{Finished, Plane};
 pub use wait::until;

@@ -1,5 +1,6 @@
 //! One management plane for one test: brought up by `slipway up`, taken down by `slipway down` however the test ends.
 
+use crate::Process;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -165,9 +166,24 @@ impl Plane {
         Ok(self.traces())
     }
 
-    /// Whether a process lives in a machine of this plane's: other checkouts' suites have machines of the same names.
+    /// Everything that runs in machines of this plane's: other checkouts' suites have machines of the same names.
     #[must_use]
-    pub fn holds(&self, pid: i32) -> bool {
+    pub fn processes(&self) -> Vec<Process> {
+        crate::processes().into_iter().filter(|p| self.holds(p.pid)).collect()
+    }
+
+    /// A machine's processes of that name.
+    #[must_use]
+    pub fn processes_of(&self, machine: &str, name: &str) -> Vec<Process> {
+        self.processes().into_iter().filter(|p| p.host == machine && p.name == name).collect()
+    }
+
+    /// The one of that name, or the oldest.
+    pub fn process_of(&self, machine: &str, name: &str) -> Result<Process> {
+        self.processes_of(machine, name).into_iter().next().with_context(|| format!("no {name} runs on {machine}"))
+    }
+
+    fn holds(&self, pid: i32) -> bool {
         let cgroups = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
         cgroups.contains(&format!("{}-", self.name)) || cgroups.contains(&format!("/{}/", self.name))
     }

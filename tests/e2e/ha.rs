@@ -4,7 +4,7 @@ use crate::workload;
 use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use slipway_tests::{Plane, processes, processes_of_machine, until};
+use slipway_tests::{Plane, processes, until};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -112,9 +112,7 @@ fn kill_everything_once(plane: &Plane) -> Result<()> {
     victims
         .extend(["etcd", "kube-apiserver", "slipway-operator", "slipway-agent"].iter().map(|name| ("management-cp-0".to_owned(), *name)));
     for (machine, name) in victims {
-        let running = |name: &str| -> Vec<i32> {
-            processes_of_machine(&machine, name).into_iter().map(|p| p.pid).filter(|pid| plane.holds(*pid)).collect()
-        };
+        let running = |name: &str| -> Vec<i32> { plane.processes_of(&machine, name).into_iter().map(|p| p.pid).collect() };
         let before = running(name);
         ensure!(!before.is_empty(), "no {name} runs on {machine}");
         before.iter().try_for_each(|pid| kill(Pid::from_raw(*pid), Signal::SIGKILL))?;
@@ -171,11 +169,8 @@ fn nothing_is_left_of_the_cluster(plane: &Plane) -> Result<()> {
         plane.kubectl(&["get", "machines,nodepools,secrets", "--selector=slipway.dev/cluster=ha", "--output=name"])?.must("kubectl get")?;
     ensure!(left.out.trim().is_empty(), "objects left: {}", left.out);
     until("the host is clean", Duration::from_secs(10), || {
-        let machines: Vec<String> = processes()
-            .into_iter()
-            .filter(|p| plane.holds(p.pid) && p.host.starts_with("ha-"))
-            .map(|p| format!("{} on {}", p.name, p.host))
-            .collect();
+        let machines: Vec<String> =
+            plane.processes().into_iter().filter(|p| p.host.starts_with("ha-")).map(|p| format!("{} on {}", p.name, p.host)).collect();
         if machines.is_empty() { Ok(()) } else { Err(format!("still run: {machines:?}")) }
     })
 }
