@@ -146,10 +146,7 @@ fn full_disk(plane: &Plane) -> Result<()> {
         Ok(now) if now.pid != agent => Ok(()),
         other => Err(format!("{other:?}")),
     })?;
-    until("it answers there", Duration::from_secs(30), || {
-        let logs = plane.slipway(&["logs", &machine, "slipway-agent", "--lines", "5"]).map_err(|e| e.to_string())?;
-        if logs.code == 0 && logs.out.contains("the agent is up") { Ok(()) } else { Err(logs.out + &logs.err) }
-    })?;
+    told_in_full(plane, &machine, "ActionFailing", &full, |wait| wait["nextTry"].is_string())?;
     ensure!(plane.process_of(&machine, "kubelet")?.pid == kubelet, "a kubelet was started anew because a disk was full");
     free(plane, &machine, &ballast)?;
     healed(plane)?;
