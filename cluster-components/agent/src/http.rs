@@ -152,6 +152,11 @@ pub async fn healthy(target: &Target, trust: &Trust, within: Duration) -> Result
     }
 }
 
+/// GET, and an answer, whatever it says.
+pub async fn answers(target: &Target, trust: &Trust, within: Duration) -> Result<(), HttpError> {
+    timeout(within, get(target, trust)).await.map_err(|_| HttpError::Timeout(within))?.map(|_| ())
+}
+
 /// GET; the body of an answer of 200, with redirects followed. `within` is for each answer to begin.
 pub async fn fetch(target: &Target, trust: &Trust, within: Duration) -> Result<Incoming, HttpError> {
     let mut target = target.clone();

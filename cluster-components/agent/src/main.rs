@@ -34,10 +34,10 @@ struct WaitFor {
     #[command(flatten)]
     what: What,
     /// Takes any certificate of an https URL.
-    #[arg(long, requires = "url", conflicts_with = "ca")]
+    #[arg(long, conflicts_with = "ca")]
     insecure: bool,
     /// PEM file of the authority of an https URL; the system's own without it.
-    #[arg(long, requires = "url")]
+    #[arg(long)]
     ca: Option<PathBuf>,
 }
 
@@ -47,6 +47,9 @@ struct What {
     /// A URL that answers 200.
     #[arg(long)]
     url: Option<String>,
+    /// A URL that answers, whatever it says.
+    #[arg(long)]
+    answers: Option<String>,
     /// A path that exists.
     #[arg(long)]
     path: Option<PathBuf>,
@@ -57,15 +60,19 @@ struct What {
 
 impl WaitFor {
     fn condition(self) -> anyhow::Result<(String, Condition)> {
+        let trust = |url: &str| match &self.ca {
+            _ if self.insecure || url.starts_with("http:") => Trust::anybody(),
+            Some(ca) => Trust::file(ca),
+            None => Trust::system(),
+        };
         Ok(match self.what {
             What { url: Some(url), .. } => {
-                let target = Target::parse(&url)?;
-                let trust = match self.ca {
-                    _ if self.insecure || url.starts_with("http:") => Trust::anybody()?,
-                    Some(ca) => Trust::file(&ca)?,
-                    None => Trust::system()?,
-                };
-                (url, Condition::Url(target, trust))
+                let condition = Condition::Url(Target::parse(&url)?, trust(&url)?);
+                (url, condition)
+            }
+            What { answers: Some(url), .. } => {
+                let condition = Condition::Answers(Target::parse(&url)?, trust(&url)?);
+                (format!("an answer of {url}"), condition)
             }
             What { path: Some(path), .. } => (path.display().to_string(), Condition::Path(path)),
             What { dir_nonempty, .. } => {

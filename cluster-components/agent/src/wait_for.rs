@@ -12,6 +12,8 @@ const SAY_AGAIN: Duration = Duration::from_secs(10);
 pub enum Condition {
     /// GET answers 200.
     Url(Target, Trust),
+    /// GET answers, if only that it is not ready, or who may ask.
+    Answers(Target, Trust),
     /// A path exists.
     Path(PathBuf),
     /// A directory has an entry.
@@ -23,6 +25,7 @@ impl Condition {
     async fn missing(&self) -> Option<String> {
         match self {
             Self::Url(target, trust) => http::healthy(target, trust, Duration::from_secs(2)).await.err().map(|e| e.to_string()),
+            Self::Answers(target, trust) => http::answers(target, trust, Duration::from_secs(2)).await.err().map(|e| e.to_string()),
             Self::Path(path) => (!path.exists()).then(|| "it does not exist".to_owned()),
             Self::DirectoryNotEmpty(path) => empty(path),
         }

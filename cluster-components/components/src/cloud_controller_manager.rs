@@ -1,4 +1,4 @@
-//! The cloud's controller manager: initialises Nodes, deletes those of deleted machines, programs pod routes.
+//! The cloud's controller manager: initialises Nodes, gives them their pod ranges, deletes those of deleted machines, programs pod routes.
 
 use crate::part::{Part, http};
 use crate::unit::Service;
@@ -31,6 +31,7 @@ pub(crate) fn render(
                 format!("--cert={certificate}"),
                 format!("--key={key}"),
                 format!("--cluster-cidr={}", cluster.network.pod_cidr),
+                format!("--node-cidr-mask-size={}", cluster.network.node_mask()),
                 format!("--health-address={HEALTH}"),
                 "--leader-elect".into(),
             ];

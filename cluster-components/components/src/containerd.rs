@@ -88,7 +88,7 @@ restrict_oom_score_adj = {restrict}
 [plugins."io.containerd.cri.v1.runtime".cni]
 bin_dirs = ["{BIN}"]
 conf_dir = "{conf}"
-# Rendered once kube-controller-manager has given the Node its podCIDR and the kubelet has passed it on.
+# Rendered once the cloud-controller-manager has given the Node its podCIDR and the kubelet has passed it on.
 conf_template = "{template}"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]

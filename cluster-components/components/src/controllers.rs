@@ -13,14 +13,20 @@ pub(crate) fn hold() -> Vec<Hold> {
     vec![Hold::Url { url: kube_apiserver::READYZ.to_owned(), ca: CLUSTER_CA }]
 }
 
-/// What a kubelet and a kube-proxy wait for that talk to `api`.
-///
-/// A worker's that starts before its load balancer answers is refused, backs off, and its Node is Ready 20 s late.
-pub(crate) fn hold_node(cluster: &ClusterSettings, api: &str) -> Vec<Hold> {
-    if api == LOCAL_API && cluster.profile.control_plane_node == NodeStart::AtOnce {
-        return vec![];
-    }
+/// What a kube-proxy waits for that talks to `api`.
+pub(crate) fn hold_proxy(api: &str) -> Vec<Hold> {
     vec![Hold::Url { url: format!("{api}/readyz"), ca: CLUSTER_CA }]
+}
+
+/// What a kubelet waits for that talks to `api`.
+///
+/// A worker's that starts before its load balancer answers is refused, backs off, and its Node is Ready 20 s late. A control plane's needs its
+/// own apiserver to serve, not to be ready: what a Node may do is written in the node authorizer, while the roles of everybody else, for which
+/// others have to wait, are made a second after serving has begun.
+pub(crate) fn hold_kubelet(cluster: &ClusterSettings, api: &str) -> Vec<Hold> {
+    let url = format!("{api}/readyz");
+    let serving = api == LOCAL_API && cluster.profile.control_plane_node == NodeStart::WhenApiServes;
+    vec![if serving { Hold::Answers { url, ca: CLUSTER_CA } } else { Hold::Url { url, ca: CLUSTER_CA } }]
 }
 
 /// Writes `/etc/kubernetes/<component>.conf` for a client of the machine's own apiserver; its path.

@@ -49,13 +49,11 @@ pub(crate) fn render(
             args.extend([
                 "--controllers=*".into(),
                 "--cloud-provider=external".into(),
-                "--allocate-node-cidrs=true".into(),
-                format!("--cluster-cidr={}", cluster.network.pod_cidr),
-                format!("--node-cidr-mask-size={}", cluster.network.node_mask()),
-                format!("--service-cluster-ip-range={}", cluster.network.service_cidr),
+                // The cloud-controller-manager gives Nodes their pod ranges: it is up long before, and a Node is not Ready without one.
+                "--allocate-node-cidrs=false".into(),
                 format!("--cluster-signing-cert-file={CLUSTER_CA}"),
                 format!("--cluster-signing-key-file={ca_key}"),
-                // By its default of 20 requests a second a new cluster's first service accounts hold the podCIDRs back by five seconds.
+                // By its default of 20 requests a second a new cluster's first service accounts hold everything else back by five seconds.
                 "--kube-api-qps=200".into(),
                 "--kube-api-burst=400".into(),
             ]);

@@ -23,7 +23,7 @@ pub(crate) fn render(
     // nft and iptables are the host's.
     service.environment = vec![containerd::path()];
     service.after = vec![host::UNIT];
-    service.hold = controllers::hold_node(cluster, api);
+    service.hold = controllers::hold_proxy(api);
     // /healthz fails for Nodes that are about to be deleted; it is for load balancers.
     part.finish(&service, &["kube-proxy"], artifacts, http("http://127.0.0.1:10256/livez"))
 }

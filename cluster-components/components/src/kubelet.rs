@@ -64,7 +64,7 @@ pub(crate) fn render(
     let mut service = Service::program("kubelet", "kubelet", args);
     service.after = vec![containerd::UNIT];
     service.environment = vec![containerd::path()];
-    service.hold = controllers::hold_node(cluster, api);
+    service.hold = controllers::hold_kubelet(cluster, api);
     service.extra = vec!["Delegate=yes"];
     part.finish(&service, &["kubelet"], artifacts, http("http://127.0.0.1:10248/healthz"))
 }

@@ -1,6 +1,6 @@
 //! What the modules render from. Everything has been validated; nothing here is optional that a component needs.
 
-use slipway_model::{ArtifactRef, ControlPlaneCredentials, Credential, File, KubernetesVersion, Network, NodeCredentials, PoolName, Taint};
+use slipway_model::{ArtifactRef, ControlPlaneCredentials, Credential, File, MachineVersions, Network, NodeCredentials, PoolName, Taint};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -57,8 +57,6 @@ impl fmt::Display for Endpoint {
 pub struct ClusterSettings {
     /// The cluster's name.
     pub name: String,
-    /// Version of every Kubernetes component on this machine.
-    pub version: KubernetesVersion,
     /// Address ranges.
     pub network: Network,
     /// The load balancer before the apiservers.
@@ -98,19 +96,19 @@ pub struct Profile {
     pub etcd: EtcdTiming,
     /// What the machine's kernel and its capabilities allow.
     pub host: Host,
-    /// When a control-plane machine's own kubelet and kube-proxy start. Workers' always wait for a ready load balancer.
+    /// When a control-plane machine's own kubelet starts. Workers' always wait for a ready load balancer.
     pub control_plane_node: NodeStart,
     /// Seconds between a kubelet's status updates while nothing changes.
     pub node_status_seconds: u32,
 }
 
-/// When a control-plane machine's own kubelet and kube-proxy start.
+/// When a control-plane machine's own kubelet starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NodeStart {
     /// Once the machine's own apiserver is ready: until then the processor is the apiserver's.
     WhenApiReady,
-    /// With everything else. An apiserver takes connections long before it answers, so that a kubelet's first request waits instead of failing.
-    AtOnce,
+    /// Once it serves, a second or two before: while the apiserver waits for its own first steps, the processor is free.
+    WhenApiServes,
 }
 
 /// Seconds, as `--leader-elect-{lease-duration,renew-deadline,retry-period}`.
@@ -160,9 +158,11 @@ impl Profile {
         Self {
             leader_election: LeaderElection { lease: 6, renew: 4, retry: 1 },
             api_shutdown: ApiShutdown { delay: 1, watch_grace: 1 },
-            etcd: EtcdTiming { heartbeat: 100, election: 1000 },
+            // A first leader is elected when the election timeout has passed once, by chance up to twice; between containers of one host half of
+            // etcd's default is plenty.
+            etcd: EtcdTiming { heartbeat: 50, election: 500 },
             host: Host { may_lower_oom_score, apparmor: false, owns_kernel: false },
-            control_plane_node: NodeStart::WhenApiReady,
+            control_plane_node: NodeStart::WhenApiServes,
             node_status_seconds: 4,
         }
     }
@@ -179,6 +179,8 @@ pub struct MachineSettings {
     pub provider_id: String,
     /// Its pool, as label `slipway.dev/pool`.
     pub pool: PoolName,
+    /// What it is told to run. A flag that differs between versions follows that of the part it belongs to: the parts of a machine are upgraded one by one.
+    pub versions: MachineVersions,
     /// Labels of the pool. Those that NodeRestriction lets no kubelet set are left out here (see [`crate::kubelet::may_set_label`]): the operator sets them.
     pub labels: BTreeMap<String, String>,
     /// Taints of the pool, put on when the Node registers.
@@ -186,6 +188,7 @@ pub struct MachineSettings {
 }
 
 /// How an etcd member begins. **Frozen at its birth**: later members must not appear here, or every change of membership would restart all the others.
+/// A founder's are all founders, state new; those of one that joins are the members at that time and itself, state existing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EtcdSettings {
     /// Name → address of those it begins with, itself among them.
@@ -248,8 +251,19 @@ pub struct ControlPlaneMachine {
     pub credentials: ControlPlaneCredentials,
     /// Its cloud's controller manager.
     pub cloud: CloudControllerManager,
+    /// What of the control plane it runs.
+    pub duty: ControlPlaneDuty,
     /// What can be installed.
     pub artifacts: Artifacts,
+}
+
+/// What of the control plane a machine runs, beside its etcd member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ControlPlaneDuty {
+    /// API server and controllers; its Node uses that API server.
+    Serving,
+    /// Neither: it is on its way out and only votes until it is removed. Its Node uses the load balancer, as workers do.
+    Retiring,
 }
 
 /// Everything about a worker.

@@ -28,6 +28,8 @@ pub(crate) enum Kind {
 pub(crate) enum Hold {
     /// GET answers 200, from a server that the CA in this file vouches for.
     Url { url: String, ca: &'static str },
+    /// The same, and any answer will do: it serves, ready or not.
+    Answers { url: String, ca: &'static str },
     /// The directory has an entry.
     DirectoryNotEmpty(&'static str),
 }
@@ -37,6 +39,7 @@ impl Hold {
         let mut words = vec![bin("slipway-agent"), "wait-for".to_owned()];
         match self {
             Self::Url { url, ca } => words.extend(["--url".into(), url.clone(), "--ca".into(), (*ca).to_owned()]),
+            Self::Answers { url, ca } => words.extend(["--answers".into(), url.clone(), "--ca".into(), (*ca).to_owned()]),
             Self::DirectoryNotEmpty(path) => words.extend(["--dir-nonempty".into(), (*path).to_owned()]),
         }
         words

@@ -100,11 +100,13 @@ cat >/etc/slipway/identity.json.part <<'IDENTITY'
 IDENTITY
 mv -f /etc/slipway/identity.json.part /etc/slipway/identity.json
 umask 022
-cat >/etc/systemd/system/slipway-agent.service <<'UNIT'
+units=/etc/systemd/system
+cat >$units/slipway-agent.service <<'UNIT'
 {AGENT_UNIT}UNIT
-systemctl daemon-reload
-systemctl enable --quiet slipway-agent.service
-systemctl start --no-block slipway-agent.service
+mkdir -p $units/multi-user.target.wants
+ln -sfn ../slipway-agent.service $units/multi-user.target.wants/slipway-agent.service
+# systemd reads a unit that it does not know yet when it is first asked for it: a reload, with all its generators, is for a second run of this script.
+systemctl start --no-block slipway-agent.service 2>/dev/null || {{ systemctl daemon-reload; systemctl start --no-block slipway-agent.service; }}
 "#,
             sha256 = quoted(&self.agent.sha256),
             sources = sources.join(" "),

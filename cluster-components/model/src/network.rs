@@ -104,7 +104,7 @@ impl Network {
         Ok(network)
     }
 
-    /// Prefix length of one node's share of the pod range, kube-controller-manager's `--node-cidr-mask-size`: a /24.
+    /// Prefix length of one node's share of the pod range, the cloud-controller-manager's `--node-cidr-mask-size`: a /24.
     #[must_use]
     pub fn node_mask(&self) -> u8 {
         24

@@ -84,10 +84,11 @@ impl Plane {
         let kubeconfig = self.state.join(format!("{name}.kubeconfig"));
         let path = kubeconfig.to_string_lossy().into_owned();
         run::must(self.slipway(&["kubeconfig", name, "--path", &path]).stdout(Stdio::null()))?;
+        self.answers(name, &path, limit)?;
         let wanted = usize::try_from(shape.control_planes + shape.workers)?;
         let mut ready = std::collections::BTreeSet::new();
         while started.elapsed() < limit {
-            // One watch, begun anew until the API answers: nothing that polls takes part in what is measured.
+            // One watch: nothing that polls takes part in what is measured.
             let mut watch = Command::new(self.state.join("bin/kubectl"));
             watch.args(["get", "nodes", "--watch", "--no-headers", "--request-timeout=0", "--kubeconfig", &path]);
             let mut child = watch.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
@@ -110,6 +111,25 @@ impl Plane {
             std::thread::sleep(Duration::from_millis(100));
         }
         bail!("not every Node of {name} was Ready after {limit:?}: `slipway describe {name}` in {} says why", self.state.display())
+    }
+
+    /// Waits until a cluster's API answers. A kubectl that is begun anew until it does would take as much of the processor as another component.
+    fn answers(&self, name: &str, kubeconfig: &str, limit: Duration) -> Result<()> {
+        let field = |path: &str| {
+            let output = format!("jsonpath={{.clusters[0].cluster.{path}}}");
+            let args = ["config", "view", "--raw", "--kubeconfig", kubeconfig, "--output", &output];
+            run::output(Command::new(self.state.join("bin/kubectl")).args(args))
+        };
+        let (server, ca) = (field("server")?, self.state.join(format!("{name}.ca")));
+        let decode = "printf %s \"$1\" | base64 --decode >\"$2\"";
+        run::must(Command::new("sh").args(["-c", decode, "sh", &field("certificate-authority-data")?]).arg(&ca))?;
+        let mut wait = Command::new(self.bin.join("slipway-agent"));
+        wait.args(["wait-for", "--url", &format!("{server}/readyz"), "--ca"]).arg(&ca).stdout(Stdio::null());
+        match run::limited(&mut wait, limit)? {
+            run::End::Exited(status) if status.success() => Ok(()),
+            run::End::Exited(status) => bail!("waiting for the API of {name} ended with {status}"),
+            run::End::TooLong(took) => bail!("the API of {name} at {server} did not answer within {took:?}"),
+        }
     }
 
     /// Deletes a cluster and waits for its end.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::prelude::*;
 
-/// Node and route controller for the local cloud.
+/// Node, pod-range and route controller for the local cloud.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
@@ -38,6 +38,9 @@ struct Cli {
     /// Pod range of the cluster.
     #[arg(long)]
     cluster_cidr: ipnet::Ipv4Net,
+    /// Prefix length of each Node's share of it.
+    #[arg(long, default_value_t = 24)]
+    node_cidr_mask_size: u8,
     /// Where `/healthz` answers.
     #[arg(long, default_value = "127.0.0.1:10258")]
     health_address: SocketAddr,
@@ -74,7 +77,8 @@ async fn run(cli: Cli) -> Result<()> {
     let cloud = LocalClient::connect(&cli.daemon, &read(&cli.ca)?, &read(&cli.cert)?, &read(&cli.key)?)?;
     // The name is for messages only; the UID is what counts.
     let cluster = ClusterKey { uid: cli.cluster_uid, name: "cluster".parse()? };
-    let controller = Controller { client: client.clone(), cloud, cluster, cluster_cidr: cli.cluster_cidr };
+    let controller =
+        Controller { client: client.clone(), cloud, cluster, cluster_cidr: cli.cluster_cidr, node_mask: cli.node_cidr_mask_size };
     let stop = async {
         use tokio::signal::unix::{SignalKind, signal};
         let mut term = signal(SignalKind::terminate())?;

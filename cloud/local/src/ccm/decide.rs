@@ -79,6 +79,8 @@ impl Facts {
 /// One thing to do to a Node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Act {
+    /// Merge patch of its pod range, bound to the UID: the range is never changed once it is set, and the API server refuses to.
+    Range(Value),
     /// Strategic merge patch of its status.
     Status(Value),
     /// Merge patch of metadata and spec, bound to the resourceVersion.
@@ -93,6 +95,16 @@ fn instance_of<'a>(node: &Facts, inventory: &'a Inventory) -> Option<&'a Instanc
         Some(id) => i.provider_id == *id,
         None => i.name.as_str() == node.name && i.state != InstanceState::Deleting,
     })
+}
+
+/// Whether a Node's machine is there to stay.
+pub fn has_machine(node: &Facts, inventory: &Inventory) -> bool {
+    instance_of(node, inventory).is_some_and(|i| i.state != InstanceState::Deleting)
+}
+
+/// The patch that gives a Node its pod range.
+pub fn range(node: &Facts, range: Ipv4Net) -> Value {
+    json!({"metadata": {"uid": node.uid}, "spec": {"podCIDR": range, "podCIDRs": [range]}})
 }
 
 /// What to do to a Node, in this order. `ours` is the start of our providerIDs. The inventory must have been read after the Node.

@@ -3,11 +3,12 @@
 //!
 //! ```text
 //!   Nodes (watch) ────────┐
-//!                         ├──► decide (pure) ──► patches, deletions, routes ──► wait for the next event
+//!                         ├──► decide (pure) ──► ranges, routes, patches, deletions ──► wait for the next event
 //!   inventory (long poll) ┘
 //! ```
 
 pub mod decide;
+pub mod ranges;
 mod run;
 
 pub use run::{CcmError, Controller};

@@ -2,6 +2,7 @@
 //! it has a deadline; what failed is due again in the next pass.
 
 use super::decide::{self, Act, Facts};
+use super::ranges::Ranges;
 use crate::LocalClient;
 use crate::leader::in_short;
 use futures::StreamExt;
@@ -48,7 +49,7 @@ pub enum CcmError {
     Cloud(#[from] CloudError),
 }
 
-/// Node and route controller of one cluster.
+/// Node, pod-range and route controller of one cluster.
 pub struct Controller {
     /// The cluster's API server.
     pub client: Client,
@@ -58,6 +59,8 @@ pub struct Controller {
     pub cluster: ClusterKey,
     /// Its pod range.
     pub cluster_cidr: Ipv4Net,
+    /// Prefix length of a Node's share of it.
+    pub node_mask: u8,
 }
 
 impl Controller {
@@ -69,11 +72,12 @@ impl Controller {
         let work = async {
             let mut events = pin!(watcher(nodes.clone(), watcher::Config::default()));
             let (mut known, mut listing, mut listed) = (BTreeMap::new(), BTreeMap::new(), false);
+            let mut ranges = Ranges::new(self.cluster_cidr, self.node_mask);
             let mut backoff = BACKOFF.0;
             loop {
                 let mut retry = None;
                 if listed {
-                    match self.pass(&nodes, &mut known).await {
+                    match self.pass(&nodes, &mut known, &mut ranges).await {
                         Ok(()) => backoff = BACKOFF.0,
                         Err(e) => {
                             tracing::warn!("{e}; trying again in {backoff:?}");
@@ -116,9 +120,11 @@ impl Controller {
     }
 
     /// One pass over all Nodes.
-    async fn pass(&self, nodes: &Api<Node>, known: &mut BTreeMap<String, Facts>) -> Result<(), CcmError> {
+    async fn pass(&self, nodes: &Api<Node>, known: &mut BTreeMap<String, Facts>, ranges: &mut Ranges) -> Result<(), CcmError> {
         // Read after the Nodes: an instance that is not in it is gone. Without it nothing is known, and nothing done.
         let inventory = self.cloud.inventory(&self.cluster).await?;
+        // First of all: a Node's pod network, and with it whether the Node is Ready, hangs on its range.
+        let ranged = give_ranges(nodes, known, &inventory, ranges).await;
         let routes = self.route(known, &inventory).await;
         let routed = match &routes {
             Ok(routed) => routed.clone(),
@@ -131,7 +137,7 @@ impl Controller {
         let decide = |n: &Facts| decide::node(n, &inventory, &ours, n.pod_cidr.is_some_and(|c| routed.contains(&c)), &now);
         let due: Vec<Facts> = known.values().filter(|n| !decide(n).is_empty()).cloned().collect();
         let done = futures::future::join_all(due.iter().map(|node| settle(nodes, node, decide))).await;
-        let mut failed = routes.err();
+        let mut failed = routes.err().or(ranged.err());
         for (before, result) in due.iter().zip(done) {
             let name = &before.name;
             match result {
@@ -156,6 +162,33 @@ impl Controller {
         }
         Ok(wanted.into_iter().map(|r| r.destination).collect())
     }
+}
+
+/// Gives each Node that has none its share of the pod range, and takes note of it.
+async fn give_ranges(
+    nodes: &Api<Node>,
+    known: &mut BTreeMap<String, Facts>,
+    inventory: &Inventory,
+    ranges: &mut Ranges,
+) -> Result<(), CcmError> {
+    let wanting = known.values().filter(|n| n.pod_cidr.is_none() && decide::has_machine(n, inventory));
+    let wanting: Vec<Facts> = wanting.cloned().collect();
+    let given = ranges.promise(known, &wanting);
+    for left_out in wanting.iter().filter(|n| !given.contains_key(&n.name)) {
+        tracing::error!(node = left_out.name, "no share of the pod range is free: delete Nodes, or make a cluster with a larger podCIDR");
+    }
+    let acts = wanting.iter().filter_map(|n| Some((n, Act::Range(decide::range(n, *given.get(&n.name)?)))));
+    let done = futures::future::join_all(acts.map(async |(node, range)| (node, act(nodes, node, &[range]).await))).await;
+    let mut failed = None;
+    for (node, result) in done {
+        match result {
+            Ok(Now::Is(now)) => known.extend(Facts::of(&now).map(|f| (node.name.clone(), f))),
+            Ok(Now::Same) => {}
+            Ok(Now::Gone) => drop(known.remove(&node.name)),
+            Err(e) => failed = Some(e),
+        }
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 async fn pause(until: Option<Instant>) {
@@ -246,6 +279,7 @@ async fn act(nodes: &Api<Node>, before: &Facts, acts: &[Act]) -> Result<Now, Ccm
         let last = if let Now::Is(node) = &now { Some(&**node) } else { None };
         let call = async {
             Ok(match act {
+                Act::Range(patch) => Some(nodes.patch(name, &params, &Patch::Merge(patch)).await?),
                 Act::Status(patch) => Some(nodes.patch_status(name, &params, &Patch::Strategic(patch)).await?),
                 Act::Spec(patch) => match rebased(patch, before, last) {
                     Some(patch) => Some(nodes.patch(name, &params, &Patch::Merge(patch)).await?),
@@ -285,6 +319,7 @@ fn rebased(patch: &serde_json::Value, before: &Facts, last: Option<&Node>) -> Op
 
 fn describe(act: &Act) -> &'static str {
     match act {
+        Act::Range(_) => "pod range given",
         Act::Status(_) => "addresses or conditions set",
         Act::Spec(_) => "initialised, or labels or taints brought up to date",
         Act::Delete(_) => "deleted: its machine is gone",
