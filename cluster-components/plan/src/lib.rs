@@ -59,7 +59,7 @@ pub use maintenance::{Closed, maintenance_open};
 pub use outcome::{Condition, ConditionType, Decision, Plan, Status, Wait};
 pub use reasons::Reason;
 #[doc(hidden)]
-pub use simulate::{cloud_creates, etcd_adds, what_runs};
+pub use simulate::{arrives, what_runs};
 pub use simulate::{Refused, seen, simulate};
 pub use skew::{Running, SkewViolation, skew_allows, skew_violations};
 pub use types::{
@@ -76,11 +76,11 @@ pub fn plan(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Plan {
     draft(spec, observed, now).finish()
 }
 
-/// [`Plan::actions`] alone, for those who ask a hundred thousand times.
+/// [`Plan::actions`] and the pause after which time alone may bring others, for those who ask a hundred thousand times.
 #[doc(hidden)]
 #[must_use]
-pub fn actions(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Vec<Action> {
-    draft(spec, observed, now).into_actions()
+pub fn outlook(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> (Vec<Action>, Option<std::time::Duration>) {
+    draft(spec, observed, now).into_outlook()
 }
 
 /// The table of contents of this crate.
@@ -91,6 +91,7 @@ fn draft<'a>(spec: &'a ClusterSpec, observed: &'a Observed, now: Timestamp) -> d
     } else if observed.cluster.finalizer {
         infrastructure::shared(&mut draft);
         infrastructure::strays(&mut draft);
+        rollout::surge(&mut draft);
         control_plane::members(&mut draft);
         pools::records(&mut draft);
         pools::sizes(&mut draft);

@@ -49,8 +49,10 @@ pub(crate) fn sizes(draft: &mut Draft<'_>) {
         let Some(wanted) = wanted(pool, records) else { continue };
         let there: Vec<&MachineRecord> = machines.iter().filter(|m| m.pool == pool.name && m.deleting.is_none()).collect();
         let count = u32::try_from(there.len()).unwrap_or(u32::MAX);
-        grow(draft, &pool.name, wanted.saturating_sub(count));
-        shrink(draft, there, count.saturating_sub(wanted));
+        let surge = rollout::pool_surge(draft, pool, wanted);
+        let most = rollout::most(draft, pool, wanted, surge);
+        grow(draft, &pool.name, most.saturating_sub(count));
+        shrink(draft, there, count.saturating_sub(wanted.saturating_add(surge)));
     }
     for machine in machines {
         let orphaned = !machine.is_control_plane() && draft.spec.pools.iter().all(|p| p.name != machine.pool);
@@ -93,7 +95,7 @@ pub(crate) fn settled(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
     draft.observed.cluster.ordinals.get(&machine.pool).is_some_and(|book| machine.ordinal < book.settled)
 }
 
-/// Takes `surplus` machines away: first those that do no work, then the youngest.
+/// Takes `surplus` machines away: first those that do no work, then those that a new machine would replace, then the youngest.
 fn shrink(draft: &mut Draft<'_>, mut there: Vec<&MachineRecord>, surplus: u32) {
     if surplus == 0 {
         return;
@@ -102,7 +104,7 @@ fn shrink(draft: &mut Draft<'_>, mut there: Vec<&MachineRecord>, surplus: u32) {
     if draft.nodes().is_none() {
         return;
     }
-    there.sort_by_key(|m| (draft.node(&m.name).is_some_and(|n| n.ready), std::cmp::Reverse(m.ordinal)));
+    there.sort_by_key(|m| (draft.node(&m.name).is_some_and(|n| n.ready), !rollout::is_outdated(draft, m), std::cmp::Reverse(m.ordinal)));
     for machine in there.into_iter().take(usize::try_from(surplus).unwrap_or(usize::MAX)) {
         draft.take_away(machine, Removal::ScaleDown);
     }

@@ -6,7 +6,7 @@
 use super::{pools, serving, skew};
 use crate::MachineRecord;
 use crate::draft::Draft;
-use slipway_model::{MachineName, MachineVersions, PoolName};
+use slipway_model::{MachineName, MachineVersions, PoolName, Strategy};
 
 /// What new machines of a pool are made to run, and of which revision they are.
 pub(crate) fn birth(draft: &Draft<'_>, pool: &PoolName) -> (MachineVersions, String) {
@@ -24,10 +24,15 @@ pub(crate) fn birth(draft: &Draft<'_>, pool: &PoolName) -> (MachineVersions, Str
     (versions, wanted.revision.clone())
 }
 
-/// The least advanced control plane's. `None` before there is any.
+/// The least advanced control plane's, or what is wanted where new machines are how it comes. `None` before there is any.
 fn control_plane(draft: &Draft<'_>) -> Option<MachineVersions> {
     let founded = draft.observed.cluster.bootstrapped;
-    serving(draft).filter(|_| founded).map(|m| m.versions).min()
+    let oldest = serving(draft).filter(|_| founded).map(|m| m.versions).min();
+    let wanted = &draft.spec.control_plane;
+    let begun = draft.observed.cluster.upgrade.as_ref().is_some_and(|u| u.to == wanted.versions && u.stopped.is_none());
+    let by_new_ones = founded && begun && wanted.strategy == Strategy::Replace;
+    let someone = MachineName::of(&draft.spec.name, &PoolName::control_plane(), u32::MAX);
+    if by_new_ones && skew(draft, &someone, wanted.versions).is_ok() { Some(wanted.versions) } else { oldest }
 }
 
 /// What the pool's other machines run, the least advanced first; what the control plane's own Nodes do where there are none.

@@ -1,20 +1,26 @@
 //! Control planes changed in place: stage after stage, machine after machine, each only while all of them are well.
 
 use super::well::{Ill, ill, is_settled, soaks_until};
-use super::{PARTS, begin, goes_back, node, serving, skew, tell, undo};
+use super::{PARTS, begin, goes_back, node, replace, serving, skew, tell, undo};
 use crate::draft::Draft;
 use crate::{Action, EtcdFacts, MachineRecord, MemberFacts, Reason, maintenance};
 use jiff::Timestamp;
-use slipway_model::{MachineVersions, Part};
+use slipway_model::{MachineVersions, Part, Strategy};
 
 /// Parts of one machine that are told together, in the order of an upgrade. Going back takes the reverse.
 const STAGES: [&[Part]; 3] = [&[Part::Etcd], &[Part::ApiServer], &[Part::Controllers, Part::Node]];
 
 /// The next step, if there is one to be made now.
 pub(super) fn roll(draft: &mut Draft<'_>) {
-    if begin::under_way(draft) {
-        let planes: Vec<&MachineRecord> = serving(draft).collect();
+    let planes: Vec<&MachineRecord> = serving(draft).collect();
+    if replace::refused(draft, draft.spec.control_plane.allow, &planes) {
+        return;
+    }
+    let under_way = begin::under_way(draft);
+    if under_way && draft.spec.control_plane.strategy == Strategy::InPlace {
         in_place(draft, &planes);
+    } else {
+        replace::control_planes(draft, &planes);
     }
 }
 
@@ -142,7 +148,7 @@ fn unsettled(draft: &Draft<'_>, planes: &[&MachineRecord], etcd: &EtcdFacts) -> 
     }) {
         return ill(Reason::MemberUnhealthy, format!("etcd member {} ({}) to answer", silent.id, silent.name), since);
     }
-    let wanted = usize::try_from(draft.spec.control_plane.replicas).unwrap_or(usize::MAX);
+    let wanted = usize::try_from(draft.spec.control_plane.replicas.saturating_add(draft.surge)).unwrap_or(usize::MAX);
     if planes.len() != wanted || etcd.voters().count() != wanted {
         let what = format!("{wanted} control planes with a vote each ({} machines, {} voters)", planes.len(), etcd.voters().count());
         return ill(Reason::ScalingControlPlane, what, created);

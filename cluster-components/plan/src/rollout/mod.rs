@@ -24,10 +24,12 @@ mod birth;
 mod control_plane;
 mod node;
 mod pools;
+mod replace;
 mod undo;
 mod well;
 
 pub(crate) use birth::birth;
+pub(crate) use replace::{is_outdated, most, pool_surge, surge};
 
 use crate::draft::Draft;
 use crate::skew::{Running, SkewViolation, skew_allows};
@@ -66,9 +68,8 @@ fn revision<'a>(draft: &Draft<'a>, machine: &MachineRecord) -> Option<&'a str> {
 
 /// Machines that are not told yet, or are not made of, what the spec wants.
 pub(crate) fn behind<'a>(draft: &Draft<'a>) -> Vec<&'a MachineRecord> {
-    let outdated = |m: &&MachineRecord| {
-        m.deleting.is_none() && (target(draft, m).is_some_and(|to| to != m.versions) || revision(draft, m).is_some_and(|r| r != m.revision))
-    };
+    let outdated =
+        |m: &&MachineRecord| m.deleting.is_none() && (target(draft, m).is_some_and(|to| to != m.versions) || is_outdated(draft, m));
     draft.records().iter().filter(outdated).collect()
 }
 

@@ -1,10 +1,10 @@
 //! Pools: as many machines at once as each allows to be away, side by side with other pools.
 
 use super::well::{ill, is_settled};
-use super::{control_plane, node, serving, skew, tell};
+use super::{control_plane, node, replace, serving, skew, tell};
 use crate::draft::Draft;
 use crate::{MachineRecord, Reason, maintenance, pools};
-use slipway_model::{Amount, MachineVersions, Pool, Strategy};
+use slipway_model::{Amount, MachineVersions, Pool};
 
 /// Brings every pool a step further.
 pub(super) fn roll(draft: &mut Draft<'_>) {
@@ -12,9 +12,16 @@ pub(super) fn roll(draft: &mut Draft<'_>) {
     for pool in &draft.spec.pools {
         let members: Vec<&MachineRecord> = draft.workers().filter(|m| m.pool == pool.name && !draft.is_taken(&m.name)).collect();
         let Some(wanted) = pools::wanted(pool, records) else { continue };
-        let behind: Vec<&MachineRecord> = members.iter().copied().filter(|m| m.versions != pool.versions).collect();
-        if !behind.is_empty() && pool.upgrade.strategy == Strategy::InPlace && may_roll(draft, pool, &behind) {
+        let (outdated, others): (Vec<&MachineRecord>, Vec<&MachineRecord>) = members.iter().partition(|m| replace::is_outdated(draft, m));
+        let behind: Vec<&MachineRecord> = others.into_iter().filter(|m| m.versions != pool.versions).collect();
+        let all: Vec<&MachineRecord> = outdated.iter().chain(&behind).copied().collect();
+        if all.is_empty() || replace::refused(draft, pool.allow, &members) || !may_roll(draft, pool, &all) {
+            continue;
+        }
+        if outdated.is_empty() {
             in_place(draft, pool, wanted, &members, &behind);
+        } else {
+            replace::workers(draft, pool, wanted, &members);
         }
     }
 }
@@ -36,7 +43,7 @@ fn may_roll(draft: &mut Draft<'_>, pool: &Pool, behind: &[&MachineRecord]) -> bo
 }
 
 /// Whether the control plane has come so far that kubelets may follow. An upgrade that is about to begin begins there, preflight first.
-fn control_plane_is_ahead(draft: &Draft<'_>, pool: &Pool) -> bool {
+pub(super) fn control_plane_is_ahead(draft: &Draft<'_>, pool: &Pool) -> bool {
     let target = draft.spec.control_plane.versions;
     let planes: Vec<&MachineRecord> = serving(draft).collect();
     let begun = planes.iter().all(|m| m.versions == target) || draft.observed.cluster.upgrade.as_ref().is_some_and(|u| u.to == target);
