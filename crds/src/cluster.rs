@@ -516,6 +516,9 @@ pub struct Recorded {
     /// Machines whose etcd members found the cluster, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub founders: Vec<String>,
+    /// Their addresses when etcd first had a quorum. What founders are told names all of them, for as long as one of them is there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub founder_addresses: BTreeMap<String, String>,
     /// Whether etcd ever had a quorum. From then on nothing is founded again.
     #[serde(default)]
     pub bootstrapped: bool,

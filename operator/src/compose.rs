@@ -1,9 +1,10 @@
 //! From what was seen to what is planned from: opens the connections that are worth having, reads keys that changed, renders machines, and puts all of it into
 //! the planner's words. No effects.
 
-use crate::agents::Peer;
+use crate::agents::{Hearing, Peer};
 use crate::api::call;
 use crate::context::{Context, LABEL_MACHINE};
+use crate::etcd::{EtcdLink, MemberHost, Pace};
 use crate::execute::{Page, Scene, SceneMachine, secrets};
 use crate::keys::Keys;
 use crate::memory::Memory;
@@ -16,8 +17,10 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::PartialObjectMeta;
 use slipway_agent_api::AGENT_PORT;
-use slipway_model::{ClusterSpec, MachineName, PlanDigest};
-use slipway_plan::{ClusterFacts, Fact, InstanceRef, InstanceState, MachineRecord, MachineSecrets, Observed, SecretFacts};
+use slipway_model::{ClusterSpec, MachineName, NodeVersions, PlanDigest};
+use slipway_plan::{
+    AgentFacts, ClusterFacts, EtcdFacts, Fact, InstanceRef, InstanceState, MachineRecord, MachineSecrets, Observed, PROBE_ETCD, SecretFacts,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -51,18 +54,27 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
         keys: keys.known().cloned().flatten(),
         connections: BTreeMap::new(),
         workload: None,
+        etcd: None,
+        settled: BTreeSet::new(),
         book: Mutex::new(Some(Page::of(&seen.cluster))),
     };
     listen(context, memory, &scene, &seen, &machines);
     look(context, memory, &scene, &machines).await;
     let scene =
         Scene { connections: memory.agents.connections(), workload: memory.workload.as_ref().map(|(_, link)| link.door()), ..scene };
+    let etcd = ask_etcd(memory, &scene, &facts, &seen, &machines, now);
+    let scene = Scene { etcd: memory.etcd.as_ref().map(|(_, link)| link.door()), ..scene };
     let secrets = match &keys {
         Fact::Known(_) if facts.deleting.is_some() => Fact::Known(left_secrets(&scene, &seen.secrets)),
         Fact::Known(_) => Fact::Known(secret_facts(&scene, &seen.secrets, now)),
         Fact::Unknown { why, since } => Fact::unknown(why.clone(), *since),
     };
     let wanted = digests(context, memory, &scene, &seen, secrets.known()).await;
+    let agents: BTreeMap<MachineName, AgentFacts> = machines
+        .iter()
+        .filter_map(|m| Some((m.name.clone(), observe::agents::facts(seen.hearings.get(&m.uid)?.clone()))))
+        .collect();
+    let scene = Scene { settled: settled(&agents, &wanted), ..scene };
     let (nodes, addons) = workload(&seen, &scene, memory, now);
     let observed = Observed {
         cluster: facts,
@@ -72,12 +84,9 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
             Fact::Known(inventory) => Fact::Known(observe::cloud::facts(inventory)),
             Fact::Unknown { why, since } => Fact::unknown(why.clone(), *since),
         },
-        agents: machines
-            .iter()
-            .filter_map(|m| Some((m.name.clone(), observe::agents::facts(seen.hearings.get(&m.uid)?.clone()))))
-            .collect(),
+        agents,
         machines: records,
-        etcd: Fact::unknown("nobody asks it yet", now),
+        etcd,
         snapshots: Fact::unknown("nobody looks for them yet", now),
         preflight: Fact::unknown("nobody looks yet", now),
         wanted,
@@ -128,8 +137,12 @@ fn version(secret: &PartialObjectMeta<Secret>) -> String {
     format!("{}/{}", secret.uid().unwrap_or_default(), secret.resource_version().unwrap_or_default())
 }
 
-/// All founders' addresses, or none.
+/// All founders' addresses, or none: as recorded, and until then as their machines have them.
 fn founders(facts: &ClusterFacts, machines: &[MachineRecord], seen: &Seen) -> BTreeMap<MachineName, Ipv4Addr> {
+    let recorded = records::founders(&seen.cluster);
+    if facts.founders.iter().eq(recorded.keys()) {
+        return recorded;
+    }
     let address = |name: &MachineName| instance(machines.iter().find(|m| m.name == *name)?, seen).map(|i| i.address);
     let all: Option<BTreeMap<_, _>> = facts.founders.iter().map(|name| Some((name.clone(), address(name)?))).collect();
     all.unwrap_or_default()
@@ -150,6 +163,8 @@ fn scene_machine(record: &MachineRecord, spec: &ClusterSpec, seen: &Seen) -> Sce
         uid: record.uid.clone(),
         pool: record.pool.clone(),
         versions: record.versions,
+        join: record.join.clone(),
+        retiring: record.retiring,
         provider_id: instance.as_ref().map(|i| render::provider_id(&spec.provider, &seen.key.uid, &i.id)).unwrap_or_default(),
         instance: instance.map(|i| (i.id, i.address)),
     }
@@ -188,11 +203,87 @@ async fn look(context: &Context, memory: &mut Memory, scene: &Scene, machines: &
         }
     }
     if let Some((_, link)) = &memory.workload {
-        let going: BTreeSet<&MachineName> = machines.iter().filter(|m| m.deleting.is_some()).map(|m| &m.name).collect();
         let Picture::Known { view, .. } = link.picture() else { return };
-        let nodes = observe::nodes::of_machines(&view, &scene.machines, &going);
+        // Machines that go, and those that are to be emptied before they are changed in place.
+        let changes = |m: &&MachineRecord| m.deleting.is_some() || target(&scene.spec, m).is_some_and(|to| to != m.versions.node);
+        let going: BTreeSet<&MachineName> = machines.iter().filter(changes).map(|m| &m.name).collect();
+        let leaving: BTreeSet<&MachineName> = machines.iter().filter(|m| m.deleting.is_some()).map(|m| &m.name).collect();
+        let mut nodes = observe::nodes::of_machines(&view, &scene.machines, &going);
+        let leaving = observe::nodes::of_machines(&view, &scene.machines, &leaving);
+        nodes.retain(|name| leaving.contains(name) || view.nodes.get(name).is_some_and(|n| n.unschedulable));
+        nodes.extend(view.nodes.values().filter(|n| n.cordoned.is_some()).map(|n| n.name.clone()));
         link.drains(nodes);
     }
+}
+
+/// What a machine's Node shall run, where its pool still is in the spec.
+fn target(spec: &ClusterSpec, machine: &MachineRecord) -> Option<NodeVersions> {
+    if machine.is_control_plane() {
+        return Some(spec.control_plane.versions.node);
+    }
+    spec.pools.iter().find(|p| p.name == machine.pool).map(|p| p.versions.node)
+}
+
+/// Holds the ways to etcd's members from the founding on, and gives what they say.
+fn ask_etcd(
+    memory: &mut Memory,
+    scene: &Scene,
+    facts: &ClusterFacts,
+    seen: &Seen,
+    machines: &[MachineRecord],
+    now: Timestamp,
+) -> Fact<EtcdFacts> {
+    let Some(keys) = scene.keys.as_ref().filter(|_| facts.bootstrapped && facts.deleting.is_none()) else {
+        memory.etcd = None;
+        let since = memory.seen("etcd", false, now);
+        return Fact::unknown("the control plane is not founded yet, or is being deleted", since);
+    };
+    let opened_for = format!("{} {}", keys.version(), keys.made());
+    let link = match memory.etcd.take().filter(|(known, _)| *known == opened_for) {
+        Some(open) => open,
+        None => (opened_for, EtcdLink::open(keys.etcd.clone(), memory.bell.clone())),
+    };
+    let picture = link.1.picture();
+    let hosts: BTreeMap<MachineName, MemberHost> = machines
+        .iter()
+        .filter(|m| m.is_control_plane() && m.claimed)
+        .filter_map(|m| {
+            let address = instance(m, seen)?.address;
+            Some((m.name.clone(), MemberHost { address, agent: scene.connections.get(&m.uid).cloned() }))
+        })
+        .collect();
+    // What agents say of their etcd; and a connection that comes or goes leads elsewhere.
+    let word = |m: &MachineRecord| format!("{} {:?} {}; ", m.name, seen.hearings.get(&m.uid).map(etcd_probe), scene.connections.contains_key(&m.uid));
+    let words = machines.iter().filter(|m| m.is_control_plane()).map(word).collect();
+    link.1.attend(hosts, pace(&scene.spec, facts, machines, &picture), words);
+    memory.etcd = Some(link);
+    picture
+}
+
+fn etcd_probe(hearing: &Hearing) -> Option<(bool, i64)> {
+    match hearing {
+        Hearing::Speaking { state, .. } => state.probes.iter().find(|p| p.name == PROBE_ETCD).map(|p| (p.healthy, p.since_ms)),
+        Hearing::Silent { .. } | Hearing::Greeted { .. } => None,
+    }
+}
+
+/// Whether nothing goes on with the control plane that etcd has a part in.
+fn pace(spec: &ClusterSpec, facts: &ClusterFacts, machines: &[MachineRecord], picture: &Fact<EtcdFacts>) -> Pace {
+    let wanted = usize::try_from(spec.control_plane.replicas).unwrap_or(usize::MAX);
+    let planes: Vec<&MachineRecord> = machines.iter().filter(|m| m.is_control_plane()).collect();
+    let as_wanted = |m: &&MachineRecord| m.deleting.is_none() && m.versions == spec.control_plane.versions && m.revision == spec.control_plane.revision;
+    let members_well =
+        picture.known().is_some_and(|e| e.members.len() == wanted && e.members.iter().all(|m| !m.learner && m.status.known().is_some()));
+    let settled = facts.upgrade.is_none() && planes.len() == wanted && planes.iter().all(as_wanted) && members_well;
+    if settled { Pace::Settled } else { Pace::Busy }
+}
+
+/// Machines that run exactly what their record says.
+fn settled(agents: &BTreeMap<MachineName, AgentFacts>, wanted: &BTreeMap<MachineName, PlanDigest>) -> BTreeSet<MachineName> {
+    let runs = |name: &MachineName, digest: &PlanDigest| {
+        agents.get(name).and_then(AgentFacts::heard).is_some_and(|s| s.accepted.as_ref() == Some(digest) && s.applied.as_ref() == Some(digest))
+    };
+    wanted.iter().filter(|(name, digest)| runs(name, digest)).map(|(name, _)| name.clone()).collect()
 }
 
 fn secret_facts(scene: &Scene, found: &[PartialObjectMeta<Secret>], now: Timestamp) -> SecretFacts {
@@ -259,7 +350,8 @@ async fn digests(
             memory.digests.remove(name);
             continue;
         };
-        if machine.pool.is_control_plane() && !scene.founders.contains_key(name) {
+        let has_birth = machine.join.is_some() || scene.founders.contains_key(name);
+        if machine.pool.is_control_plane() && !(has_birth && !scene.founders.is_empty()) {
             memory.digests.remove(name);
             continue;
         }

@@ -183,6 +183,14 @@ pub fn versions_object(versions: &MachineVersions) -> crds::Versions {
     }
 }
 
+/// Where the founders were when etcd first had a quorum; empty before.
+#[must_use]
+pub fn founders(cluster: &crds::Cluster) -> BTreeMap<MachineName, Ipv4Addr> {
+    let recorded = cluster.status.as_ref().and_then(|s| s.recorded.as_ref());
+    let of = |(name, address): (&String, &String)| Some((name.parse().ok()?, address.parse().ok()?));
+    recorded.map(|r| r.founder_addresses.iter().filter_map(of).collect()).unwrap_or_default()
+}
+
 /// A Cluster beside its spec.
 #[must_use]
 pub fn cluster(cluster: &crds::Cluster) -> ClusterFacts {
@@ -223,6 +231,30 @@ pub fn upgrade(recorded: &crds::Upgrade) -> Result<UpgradeRecord, RecordError> {
         since: recorded.since,
         stopped: recorded.stopped.as_ref().map(stopped).transpose()?,
     })
+}
+
+/// An upgrade as objects carry it.
+#[must_use]
+pub fn upgrade_object(upgrade: &UpgradeRecord) -> crds::Upgrade {
+    let part = |part| match part {
+        Part::Etcd => "etcd",
+        Part::ApiServer => "apiServer",
+        Part::Controllers => "controllers",
+        Part::Node => "node",
+    };
+    let stopped = |s: &StoppedRoll| crds::Stopped {
+        machine: s.machine.to_string(),
+        part: part(s.part).to_owned(),
+        why: s.why.clone(),
+        since: s.since,
+    };
+    crds::Upgrade {
+        from: versions_object(&upgrade.from),
+        to: versions_object(&upgrade.to),
+        snapshot: upgrade.snapshot.clone(),
+        since: upgrade.since,
+        stopped: upgrade.stopped.as_ref().map(stopped),
+    }
 }
 
 /// Names that the operator wrote itself: what is none was not written by it, and says nothing.

@@ -7,11 +7,12 @@ use sha2::{Digest, Sha256};
 use slipway_artifacts::{Component, image_reference};
 use slipway_components::addons::{AddonSettings, Addons};
 use slipway_components::{
-    Artifacts, CloudControllerManager, ClusterSettings, ControlPlaneMachine, Endpoint, EtcdEndpoints, EtcdSettings, EtcdState, Image,
-    Images, MachineSettings, Profile, RenderError, WorkerMachine, addons, machine,
+    Artifacts, CloudControllerManager, ClusterSettings, ControlPlaneDuty, ControlPlaneMachine, Endpoint, EtcdEndpoints, EtcdSettings,
+    EtcdState, Image, Images, MachineSettings, Profile, RenderError, WorkerMachine, addons, machine,
 };
 use slipway_model::{ClusterSpec, Content, Credential, MachineName, MachinePlan, MachineVersions, Pool, PoolName, Provider};
 use slipway_pki::{ClusterPki, MachineFacts, MachineLeaves, MachineRole, PkiError};
+use slipway_plan::JoinRecord;
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -28,8 +29,13 @@ pub enum Error {
     #[error(transparent)]
     Pki(#[from] PkiError),
     /// A control plane without its etcd birth.
-    #[error("{0} is no founder of the control plane: this release configures no later members")]
-    NoFounder(MachineName),
+    #[error("{0} neither founds the control plane nor is recorded as a member that joins it: it is configured once it is")]
+    NoMember(MachineName),
+    /// A worker's versions for a control plane.
+    #[error(
+        "{0} is a control plane, but its record names no versions of etcd and kube-apiserver: delete the Machine, and another takes its place"
+    )]
+    NoVersions(MachineName),
 }
 
 /// What all machines of a cluster share.
@@ -58,6 +64,10 @@ pub struct Subject<'a> {
     pub pool: &'a PoolName,
     /// What it is told to run.
     pub versions: MachineVersions,
+    /// How its etcd member joins; `None` for founders and workers.
+    pub join: Option<&'a JoinRecord>,
+    /// Whether it is on its way out of the control plane.
+    pub retiring: bool,
     /// Its address.
     pub address: Ipv4Addr,
     /// `spec.providerID` of its Node.
@@ -86,7 +96,6 @@ pub fn machine_plan(
     let versions = site.index.versions(&subject.versions)?;
     let cluster = ClusterSettings {
         name: site.spec.name.to_string(),
-        version: subject.versions.node.kubelet,
         network: site.spec.network.clone(),
         endpoint: site.endpoint.clone(),
         profile: site.profile.clone(),
@@ -98,6 +107,7 @@ pub fn machine_plan(
         address: subject.address,
         provider_id: subject.provider_id.to_owned(),
         pool: subject.pool.clone(),
+        versions: subject.versions,
         labels: pool.map(|p| p.labels.clone()).unwrap_or_default(),
         taints: pool.map(|p| p.taints.clone()).unwrap_or_default(),
     };
@@ -105,20 +115,14 @@ pub fn machine_plan(
     if !subject.pool.is_control_plane() {
         return Ok(machine::worker(&WorkerMachine { cluster, machine: settings, credentials: leaves.node_credentials(pki)?, artifacts })?);
     }
-    let no_founder = || Error::NoFounder(subject.name.clone());
-    let first = site.founders.keys().next().filter(|_| site.founders.contains_key(subject.name)).ok_or_else(no_founder)?;
+    if subject.versions.control_plane.is_none() {
+        return Err(Error::NoVersions(subject.name.clone()));
+    }
     let access = cloud.ok_or_else(|| PkiError::Missing { key: "cloud.crt".to_owned() })?;
-    let etcd = EtcdSettings {
-        members: site.founders.iter().map(|(name, address)| (name.to_string(), *address)).collect(),
-        // Names are never used twice, so neither is a token.
-        token: format!("{}-{first}", site.uid),
-        state: EtcdState::New,
-        data_directory: subject.name.to_string(),
-    };
     Ok(machine::control_plane(&ControlPlaneMachine {
         cluster,
         machine: settings,
-        etcd,
+        etcd: etcd(site, subject)?,
         etcd_endpoints: EtcdEndpoints::Local,
         credentials: leaves.control_plane_credentials(pki)?,
         cloud: CloudControllerManager::Local {
@@ -127,8 +131,27 @@ pub fn machine_plan(
             ca: access.ca.clone(),
             credential: Credential { certificate: access.certificate.clone(), key: Content::from(access.key.expose_secret()) },
         },
+        duty: if subject.retiring { ControlPlaneDuty::Retiring } else { ControlPlaneDuty::Serving },
         artifacts,
     })?)
+}
+
+/// How the machine's etcd member begins: the same for as long as the machine lives, whoever comes and goes beside it.
+fn etcd(site: &Site<'_>, subject: &Subject<'_>) -> Result<EtcdSettings, Error> {
+    let no_member = || Error::NoMember(subject.name.clone());
+    let first = site.founders.keys().next().ok_or_else(no_member)?;
+    let (members, state) = match subject.join {
+        Some(join) => (&join.members, EtcdState::Existing),
+        None if site.founders.contains_key(subject.name) => (site.founders, EtcdState::New),
+        None => return Err(no_member()),
+    };
+    Ok(EtcdSettings {
+        members: members.iter().map(|(name, address)| (name.to_string(), *address)).collect(),
+        // Names are never used twice, so neither is a token, and neither is a directory.
+        token: format!("{}-{first}", site.uid),
+        state,
+        data_directory: subject.name.to_string(),
+    })
 }
 
 /// What the cluster is given once its API answers.

@@ -1,7 +1,8 @@
 //! Kubernetes' components as files, systemd units and probes: typed settings in, a [`slipway_model::MachinePlan`] out. No I/O.
 //!
 //! One module per component, each the whole truth about its flags; [`machine`] puts them together, [`addons`] are the objects that a new cluster is given.
-//! Differences between Kubernetes minors stand where the flag stands, and show in the golden files, one set per minor.
+//! Differences between versions stand where the flag stands, follow the version of the part that the flag belongs to, and show in the golden files,
+//! one set per minor.
 
 pub mod addons;
 mod cloud_controller_manager;
@@ -24,7 +25,7 @@ mod unit;
 pub mod user_data;
 
 pub use settings::{
-    ApiShutdown, Artifacts, CloudControllerManager, ClusterSettings, ControlPlaneMachine, Endpoint, EtcdEndpoints, EtcdSettings, EtcdState,
-    EtcdTiming, Host, Image, Images, LeaderElection, MachineSettings, ManagementMachine, NodeStart, OperatorSettings, Profile, RenderError,
-    WorkerMachine,
+    ApiShutdown, Artifacts, CloudControllerManager, ClusterSettings, ControlPlaneDuty, ControlPlaneMachine, Endpoint, EtcdEndpoints,
+    EtcdSettings, EtcdState, EtcdTiming, Host, Image, Images, LeaderElection, MachineSettings, ManagementMachine, NodeStart,
+    OperatorSettings, Profile, RenderError, WorkerMachine,
 };

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! control plane   etcd ◄── kube-apiserver ◄── controller-manager, scheduler, cloud-controller-manager, kubelet, kube-proxy   (all on this machine)
+//!   retiring      etcd       load balancer ◄── kubelet, kube-proxy
 //! worker          load balancer ◄── kubelet, kube-proxy
 //! management      etcd ◄── kube-apiserver ◄── controller-manager (a few controllers), slipway-operator
 //! ```
@@ -10,7 +11,7 @@
 use crate::kube_controller_manager::Duty;
 use crate::part::{CLUSTER_CA, PKI};
 use crate::{
-    Artifacts, ClusterSettings, ControlPlaneMachine, MachineSettings, ManagementMachine, RenderError, WorkerMachine,
+    Artifacts, ClusterSettings, ControlPlaneDuty, ControlPlaneMachine, MachineSettings, ManagementMachine, RenderError, WorkerMachine,
     cloud_controller_manager, containerd, controllers, etcd, host, kube_apiserver, kube_controller_manager, kube_proxy, kube_scheduler,
     kubelet, operator,
 };
@@ -20,18 +21,21 @@ use std::collections::BTreeSet;
 /// The management machine's operator runs as this user.
 pub const OPERATOR_USER: &str = "slipway-operator";
 
-/// A control-plane machine: etcd, the apiserver and its controllers, and a Node.
+/// A control-plane machine: etcd, the apiserver and its controllers, and a Node. A retiring one has its member and its Node left.
 pub fn control_plane(machine: &ControlPlaneMachine) -> Result<MachinePlan, RenderError> {
-    let ControlPlaneMachine { cluster, machine, etcd, etcd_endpoints, credentials, cloud, artifacts } = machine;
-    let timing = cluster.profile.etcd;
-    let parts = [
-        etcd::render(&machine.node, machine.address, etcd, timing, credentials, artifacts)?,
-        kube_apiserver::render(cluster, machine.address, etcd_endpoints, credentials, artifacts)?,
-        kube_controller_manager::render(Duty::Cluster, cluster, credentials, artifacts)?,
-        kube_scheduler::render(cluster, credentials, artifacts)?,
-        cloud_controller_manager::render(cluster, cloud, credentials, artifacts)?,
-        node(cluster, machine, controllers::LOCAL_API, &credentials.node, artifacts)?,
-    ];
+    let ControlPlaneMachine { cluster, machine, etcd, etcd_endpoints, credentials, cloud, duty, artifacts } = machine;
+    let member = etcd::render(&machine.node, machine.address, etcd, cluster.profile.etcd, credentials, artifacts)?;
+    let parts = match duty {
+        ControlPlaneDuty::Serving => vec![
+            member,
+            kube_apiserver::render(cluster, machine.address, etcd_endpoints, credentials, artifacts)?,
+            kube_controller_manager::render(Duty::Cluster, cluster, credentials, artifacts)?,
+            kube_scheduler::render(cluster, credentials, artifacts)?,
+            cloud_controller_manager::render(cluster, cloud, credentials, artifacts)?,
+            node(cluster, machine, controllers::LOCAL_API, &credentials.node, artifacts)?,
+        ],
+        ControlPlaneDuty::Retiring => vec![member, node(cluster, machine, &cluster.endpoint.url(), &credentials.node, artifacts)?],
+    };
     Ok(assemble(&credentials.node.cluster_ca, parts))
 }
 

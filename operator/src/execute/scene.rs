@@ -4,6 +4,7 @@ use super::EffectError;
 use super::book::Page;
 use crate::agents::Agent;
 use crate::context::{ClusterRef, Context};
+use crate::etcd::EtcdDoor;
 use crate::execute::secrets::{self, Data};
 use crate::keys::Keys;
 use crate::render::{self, Site, Subject};
@@ -12,8 +13,8 @@ use slipway_cloud_api::ClusterKey;
 use slipway_components as components;
 use slipway_model::{ClusterSpec, MachineName, MachinePlan, MachineVersions, PoolName};
 use slipway_pki::MachineLeaves;
-use slipway_plan::Endpoint;
-use std::collections::BTreeMap;
+use slipway_plan::{Endpoint, JoinRecord, MachineRecord};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use tokio::sync::Mutex;
@@ -30,7 +31,7 @@ pub struct Scene {
     pub keys: Option<Arc<Keys>>,
     /// Where its API is reached, once recorded.
     pub endpoint: Option<Endpoint>,
-    /// Founders with their addresses: all of them, or none.
+    /// Founders with their addresses, as recorded or, before that, as they are: all of them, or none.
     pub founders: BTreeMap<MachineName, Ipv4Addr>,
     /// Its machines.
     pub machines: BTreeMap<MachineName, SceneMachine>,
@@ -38,6 +39,10 @@ pub struct Scene {
     pub connections: BTreeMap<String, Arc<dyn Agent>>,
     /// The way into its API.
     pub workload: Option<WorkloadDoor>,
+    /// The way to its etcd, from the founding on.
+    pub etcd: Option<EtcdDoor>,
+    /// Machines that ran exactly what their record said.
+    pub settled: BTreeSet<MachineName>,
     /// The Cluster's record as it was last read or written; `None`: to be read anew.
     pub book: Mutex<Option<Page>>,
 }
@@ -51,6 +56,10 @@ pub struct SceneMachine {
     pub pool: PoolName,
     /// What it is told to run.
     pub versions: MachineVersions,
+    /// How its etcd member joins, if it is no founder's.
+    pub join: Option<JoinRecord>,
+    /// Whether it is on its way out of the control plane.
+    pub retiring: bool,
     /// Its instance's id and address, once recorded.
     pub instance: Option<(String, Ipv4Addr)>,
     /// `spec.providerID` of its Node.
@@ -71,6 +80,17 @@ impl Scene {
     /// The way into its API.
     pub fn workload(&self) -> Result<&WorkloadDoor, EffectError> {
         self.workload.as_ref().ok_or_else(|| EffectError::Precondition(format!("the API of {} is not reachable yet", self.key.name)))
+    }
+
+    /// The way to its etcd.
+    pub fn etcd(&self) -> Result<&EtcdDoor, EffectError> {
+        self.etcd.as_ref().ok_or_else(|| EffectError::Precondition(format!("etcd of {} is not founded yet, or not to be asked any more", self.key.name)))
+    }
+
+    /// Whether a machine, as it is recorded now, is known to run exactly that.
+    pub fn is_settled(&self, machine: &MachineRecord) -> bool {
+        let same = |known: &SceneMachine| known.uid == machine.uid && known.versions == machine.versions && known.retiring == machine.retiring;
+        self.settled.contains(&machine.name) && self.machines.get(&machine.name).is_some_and(same)
     }
 
     /// A machine, by name and UID.
@@ -100,7 +120,15 @@ impl Scene {
             profile: &context.profile,
             index: &context.artifacts,
         };
-        let subject = Subject { name, pool: &machine.pool, versions: machine.versions, address, provider_id: &machine.provider_id };
+        let subject = Subject {
+            name,
+            pool: &machine.pool,
+            versions: machine.versions,
+            join: machine.join.as_ref(),
+            retiring: machine.retiring,
+            address,
+            provider_id: &machine.provider_id,
+        };
         render::machine_plan(&site, &subject, &keys.pki, &leaves, secrets::take_cloud(data).as_ref()).map_err(EffectError::own)
     }
 }

@@ -2,7 +2,8 @@
 
 use slipway_components::*;
 use slipway_model::{
-    ArtifactRef, Content, ControlPlaneCredentials, Credential, File, Network, NodeCredentials, PoolName, ProxyMode, Taint, TaintEffect,
+    ArtifactRef, Content, ControlPlaneCredentials, ControlPlaneVersions, Credential, File, MachineVersions, Network, NodeCredentials,
+    NodeVersions, PoolName, ProxyMode, Taint, TaintEffect,
 };
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -90,10 +91,19 @@ pub fn coredns() -> Image {
     image("registry.k8s.io/coredns/coredns:v1.14.2", "coredns.tar")
 }
 
-pub fn cluster(version: &str) -> ClusterSettings {
+/// What goes with a version of Kubernetes.
+pub fn versions(kubernetes: &str) -> MachineVersions {
+    let kubernetes = kubernetes.parse().unwrap();
+    let etcd = if kubernetes < "v1.37.0".parse().unwrap() { "v3.6.14" } else { "v3.7.3" }.parse().unwrap();
+    MachineVersions {
+        control_plane: Some(ControlPlaneVersions { etcd, api_server: kubernetes, controllers: kubernetes }),
+        node: NodeVersions { kubelet: kubernetes, containerd: "v2.3.4".parse().unwrap() },
+    }
+}
+
+pub fn cluster() -> ClusterSettings {
     ClusterSettings {
         name: "demo".into(),
-        version: version.parse().unwrap(),
         network: network(),
         endpoint: Endpoint { host: "198.18.1.2".into(), port: 6443 },
         profile: Profile::local(false),
@@ -111,12 +121,13 @@ fn address(last: u8) -> Ipv4Addr {
 /// The first of so many control-plane machines.
 pub fn control_plane(version: &str, members: u8) -> ControlPlaneMachine {
     ControlPlaneMachine {
-        cluster: cluster(version),
+        cluster: cluster(),
         machine: MachineSettings {
             node: "demo-cp-0".into(),
             address: address(10),
             provider_id: "local://uid-of-demo/i-0".into(),
             pool: PoolName::control_plane(),
+            versions: versions(version),
             labels: BTreeMap::new(),
             taints: vec![],
         },
@@ -134,18 +145,37 @@ pub fn control_plane(version: &str, members: u8) -> ControlPlaneMachine {
             ca: "<certificate: daemon CA>\n".into(),
             credential: credential("cloud controller manager at the daemon"),
         },
+        duty: ControlPlaneDuty::Serving,
         artifacts: artifacts(),
     }
 }
 
+/// The fourth control-plane machine, after the second was lost.
+pub fn joiner(version: &str) -> ControlPlaneMachine {
+    let mut joiner = control_plane(version, 3);
+    joiner.machine.node = "demo-cp-3".into();
+    joiner.machine.address = address(13);
+    joiner.machine.provider_id = "local://uid-of-demo/i-7".into();
+    joiner.etcd.members.remove("demo-cp-1");
+    joiner.etcd.members.insert("demo-cp-3".into(), address(13));
+    joiner.etcd.state = EtcdState::Existing;
+    joiner
+}
+
+/// The first control-plane machine on its way out.
+pub fn retiring(version: &str) -> ControlPlaneMachine {
+    ControlPlaneMachine { duty: ControlPlaneDuty::Retiring, ..control_plane(version, 3) }
+}
+
 pub fn worker(version: &str) -> WorkerMachine {
     WorkerMachine {
-        cluster: cluster(version),
+        cluster: cluster(),
         machine: MachineSettings {
             node: "demo-workers-0".into(),
             address: address(20),
             provider_id: "local://uid-of-demo/i-3".into(),
             pool: "workers".parse().unwrap(),
+            versions: MachineVersions { control_plane: None, ..versions(version) },
             labels: BTreeMap::from([("team".into(), "red".into()), ("node-role.kubernetes.io/worker".into(), String::new())]),
             taints: vec![Taint { key: "dedicated".into(), value: "red".into(), effect: TaintEffect::PreferNoSchedule }],
         },

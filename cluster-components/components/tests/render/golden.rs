@@ -15,6 +15,8 @@ fn machines_and_addons_look_as_they_were_reviewed() {
         let rendered = [
             ("control-plane-of-3", show(&machine::control_plane(&fixtures::control_plane(version, 3)).unwrap())),
             ("control-plane-of-1", show(&machine::control_plane(&fixtures::control_plane(version, 1)).unwrap())),
+            ("control-plane-that-joins", show(&machine::control_plane(&fixtures::joiner(version)).unwrap())),
+            ("control-plane-that-retires", show(&machine::control_plane(&fixtures::retiring(version)).unwrap())),
             ("worker", show(&machine::worker(&fixtures::worker(version)).unwrap())),
             ("management", show(&machine::management(&fixtures::management(version)).unwrap())),
             ("addons", objects.join("\n")),

@@ -10,6 +10,8 @@ fn plans() -> Vec<MachinePlan> {
         [
             machine::control_plane(&fixtures::control_plane(version, 3)).unwrap(),
             machine::control_plane(&fixtures::control_plane(version, 1)).unwrap(),
+            machine::control_plane(&fixtures::joiner(version)).unwrap(),
+            machine::control_plane(&fixtures::retiring(version)).unwrap(),
             machine::worker(&fixtures::worker(version)).unwrap(),
             machine::management(&fixtures::management(version)).unwrap(),
         ]
@@ -175,6 +177,19 @@ fn a_change_restarts_what_it_must_and_nothing_else() {
     assert_eq!(restarts(&|m| m.cluster.profile.leader_election.lease = 9), ["kube-controller-manager", "kube-scheduler"]);
     let etcds = vec!["198.18.1.11".parse().unwrap()];
     assert_eq!(restarts(&|m| m.etcd_endpoints = EtcdEndpoints::All(etcds.clone())), ["kube-apiserver"]);
+}
+
+#[test]
+fn a_machine_that_retires_keeps_its_member_and_its_node() {
+    let (serving, retiring) = (fixtures::control_plane("v1.36.4", 3), fixtures::retiring("v1.36.4"));
+    let (serving, retiring) = (machine::control_plane(&serving).unwrap(), machine::control_plane(&retiring).unwrap());
+    let names = |plan: &MachinePlan| plan.units.iter().map(|u| u.name.trim_end_matches(".service").to_owned()).collect::<BTreeSet<_>>();
+    let ended: Vec<_> = names(&serving).difference(&names(&retiring)).cloned().collect();
+    assert_eq!(ended, ["cloud-controller-manager", "kube-apiserver", "kube-controller-manager", "kube-scheduler"]);
+    assert_eq!(names(&retiring).difference(&names(&serving)).count(), 0);
+    assert_eq!(restarted(&serving, &retiring), ["kubelet", "kube-proxy"]);
+    let text: String = retiring.files.iter().map(|file| String::from_utf8_lossy(&file.content.0).into_owned()).collect();
+    assert!(!text.contains("127.0.0.1:6443") && !text.contains("KEY: cluster CA") && !text.contains("service accounts"));
 }
 
 #[test]

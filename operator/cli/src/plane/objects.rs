@@ -53,7 +53,6 @@ pub async fn plan(
     };
     let cluster = ClusterSettings {
         name: "management".to_owned(),
-        version: set.kubernetes.parse()?,
         network,
         endpoint,
         profile: Profile::local(false),
