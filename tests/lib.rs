@@ -4,9 +4,13 @@
 
 #![allow(clippy::indexing_slicing)] // test code: JSON is indexed by name, and what is missing is null
 
+pub mod api;
+pub mod history;
 mod leaks;
 mod plane;
+pub mod prober;
 mod wait;
+pub mod writers;
 
 pub use leaks::{Process, processes};
 pub use plane::{Finished, Plane};
