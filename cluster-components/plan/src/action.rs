@@ -149,7 +149,8 @@ pub enum Action {
     },
     /// Removes a member. Safe to repeat: "not found" is success.
     /// Check at the target, by a linearizable member list and statuses read now: the voters that answer, this one left out, are a quorum of the voters
-    /// that remain; and if it answers, it does not lead.
+    /// that remain; and if it answers, it does not lead. Where it has no machine: no Machine read now (quorum read) is its, by name, by recorded join or, if
+    /// it has never started, by address.
     RemoveMember {
         /// On which machine it is, or was.
         machine: Option<MachineName>,
@@ -245,7 +246,8 @@ pub enum Action {
     },
     /// Hands the agent its rendered plan. Safe to repeat: compare-and-swap on the digest last accepted, by uid and epoch.
     /// Check at the target: what is rendered now still has the digest `wanted`; and where a control plane gets its first (`expected` is `None`), that
-    /// the Cluster is not recorded as bootstrapped.
+    /// the Cluster is not recorded as bootstrapped, or that its Machine records a join, is not being deleted, and etcd's member of that id is a learner
+    /// that has never started.
     ApplyPlan {
         /// Which.
         machine: MachineName,
@@ -280,7 +282,7 @@ pub enum Action {
     },
     /// Deletes a Machine object, whose finalizer keeps it until the machine is gone. Safe to repeat: uid is the precondition.
     /// Check at the target, for [`Removal::FoundingFailed`]: the Cluster is not recorded as bootstrapped; for [`Removal::Dead`]: an inventory read now does
-    /// not show its instance running, or its agent is (still) not heard.
+    /// not show its instance running, or its agent is (still) not heard, or its agent says that it knows no plan although its etcd member once started.
     DeleteMachine {
         /// Which.
         machine: MachineName,
@@ -318,8 +320,8 @@ pub enum Action {
         instance: String,
     },
     /// Removes an instance that no record speaks of (a create call that came through late, a record removed by force). Safe to repeat.
-    /// Check at the target: a quorum read of the Machine by name finds none with this uid (uids never come back, so none will appear), and the machine is
-    /// no founder of a Cluster that is recorded as bootstrapped.
+    /// Check at the target: a quorum read of the Machine by name finds none with this uid (uids never come back, so none will appear), and if it is a
+    /// control plane's of a Cluster that is recorded as bootstrapped, no member of etcd has its name or its address, by a linearizable list read now.
     DeleteStrayInstance {
         /// The name it was made for.
         machine: MachineName,
@@ -339,8 +341,9 @@ pub enum Action {
     },
     /// Deletes a Machine's Secrets (unless orphaned) and object, and takes the finalizer off: nothing of the machine is left (or, orphaned, all of it stays).
     /// Safe to repeat: uid is the precondition, "not found" is success.
-    /// Check at the target: the Cluster carries a deletionTimestamp; or the Machine does, and it is not a control plane's of a Cluster that is recorded
-    /// as bootstrapped, and (unless orphaned) an inventory read now has no instance for it.
+    /// Check at the target: the Cluster carries a deletionTimestamp; or the Machine does, and if it is a control plane's of a Cluster that is recorded
+    /// as bootstrapped, [`is_no_member`](crate::is_no_member) says so of etcd's members as they are now, and (unless orphaned) an inventory read now has no
+    /// instance for it.
     RemoveMachine {
         /// Which.
         machine: MachineName,

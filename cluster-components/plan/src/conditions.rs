@@ -1,8 +1,11 @@
 //! The seven conditions of a Cluster, each from the facts, with messages that change only when the facts do.
 
 use crate::draft::{Draft, PROBE_API_SERVER, PROBE_ETCD};
-use crate::{Action, AgentFacts, Condition, ConditionType, Fact, InstanceState, MachineRecord, Reason, Removal, Status, Wait, pools, rollout};
-use slipway_model::DeletionPolicy;
+use crate::quorum::{Votes, member_of, quorum};
+use crate::{
+    Action, AgentFacts, Condition, ConditionType, Fact, InstanceState, MachineRecord, Reason, Removal, Status, Wait, pools, rollout,
+};
+use slipway_model::{DeletionPolicy, MachineName};
 use std::collections::BTreeSet;
 
 /// How many waits a message names.
@@ -19,7 +22,7 @@ pub(crate) fn conditions(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &
     } else {
         let infrastructure = infrastructure(draft, waits);
         let api = component(draft, waits, PROBE_API_SERVER, "API server", Reason::ApiServersHealthy, Reason::QuorumOfApiServersHealthy);
-        let etcd = component(draft, waits, PROBE_ETCD, "etcd member", Reason::MembersHealthy, Reason::QuorumHealthy);
+        let etcd = members(draft, waits);
         let (api, etcd) = (available(draft, api), redundant(etcd));
         let workers = workers(draft, waits);
         let ready = ready(draft, waits, &[&infrastructure, &api, &etcd, &workers]);
@@ -61,7 +64,14 @@ fn gravity(reason: Reason) -> u8 {
         | Reason::CannotObserve
         | Reason::MachineNeverAnswered
         | Reason::UnitFailing => 4,
-        Reason::AgentSilent | Reason::MachinePoweredOff | Reason::MachineDead | Reason::FoundingFailed | Reason::EvictionBlocked => 3,
+        Reason::AgentSilent
+        | Reason::MachinePoweredOff
+        | Reason::MachineDead
+        | Reason::ControlPlaneMachineDead
+        | Reason::MemberUnhealthy
+        | Reason::NodeUnhealthy
+        | Reason::FoundingFailed
+        | Reason::EvictionBlocked => 3,
         Reason::UpgradeStopped | Reason::ReplacementRefused | Reason::PreflightFailed => 2,
         Reason::WaitingForOthers | Reason::WaitingForFounders | Reason::WaitingForAddons | Reason::WaitingForApi => 0,
         _ => 1,
@@ -105,19 +115,31 @@ fn activity(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &BTreeSet<Wait
     if first_time {
         return if waiting(&[Reason::FoundingFailed]) { Reason::FoundingFailed } else { Reason::Creating };
     }
-    if removing(&[Removal::Dead]) || waiting(&[Reason::MachineDead, Reason::ReplacingOthersFirst]) {
+    let healing = [Reason::MachineDead, Reason::ControlPlaneMachineDead, Reason::NodeUnhealthy, Reason::ReplacingOthersFirst];
+    if removing(&[Removal::Dead, Removal::Outdated]) || waiting(&healing) {
         return Reason::Replacing;
     }
-    let joining = |m: &MachineRecord| draft.node(&m.name).is_none();
+    let wanted = draft.spec.control_plane.replicas as usize;
+    let planes = draft.records().iter().filter(|m| m.is_control_plane());
+    let (staying, leaving): (Vec<&MachineRecord>, Vec<&MachineRecord>) = planes.partition(|m| m.deleting.is_none());
+    let voters = draft.observed.etcd.known().map_or(wanted, |e| e.voters().count());
+    let joining = draft.observed.etcd.known().is_some_and(|e| e.members.iter().any(|m| m.learner));
+    let new_planes = actions
+        .iter()
+        .any(|a| matches!(a, Action::CreateMachine { pool, .. } | Action::SetOrdinals { pool, .. } if pool.is_control_plane()));
+    let voteless = |m: &MachineRecord| draft.observed.etcd.known().is_some_and(|e| member_of(e, m).is_none_or(|member| member.learner));
+    if !leaving.is_empty() && (staying.len() < wanted || staying.iter().any(|m| voteless(m))) {
+        return Reason::Replacing;
+    }
+    if !leaving.is_empty() || joining || new_planes || staying.len() != wanted || voters != wanted {
+        return Reason::ScalingControlPlane;
+    }
+    let joins = |m: &MachineRecord| draft.node(&m.name).is_none();
     if removing(&[Removal::ScaleDown, Removal::PoolRemoved])
         || actions.iter().any(|a| matches!(a, Action::CreateMachine { .. } | Action::SetOrdinals { .. } | Action::SetPoolReplicas { .. }))
-        || draft.records().iter().any(|m| !m.is_control_plane() && (m.deleting.is_some() || joining(m)))
+        || draft.records().iter().any(|m| !m.is_control_plane() && (m.deleting.is_some() || joins(m)))
     {
         return Reason::Scaling;
-    }
-    let telling = |a: &Action| matches!(a, Action::SetVersions { .. } | Action::RecordUpgrade { .. } | Action::TakeSnapshot { .. });
-    if actions.iter().any(telling) || waiting(&[Reason::Upgrading, Reason::TakingSnapshot]) || draft.observed.cluster.upgrade.is_some() {
-        return Reason::Upgrading;
     }
     if actions.iter().any(|a| matches!(a, Action::ApplyPlan { .. })) || waiting(&[Reason::WaitingForOthers, Reason::ApplyingConfiguration])
     {
@@ -143,9 +165,8 @@ fn infrastructure(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
     if let Some((reason, text)) = tell(waits.iter().filter(ours)) {
         return (Status::False, reason, text);
     }
-    let kept = |m: &&MachineRecord| m.deleting.is_none() || (m.is_control_plane() && draft.observed.cluster.bootstrapped);
     let runs = |m: &MachineRecord| cloud.of(&m.uid).is_some_and(|i| i.state == InstanceState::Running);
-    let missing: Vec<&str> = machines.iter().filter(kept).filter(|m| !runs(m)).map(|m| m.name.as_str()).collect();
+    let missing: Vec<&str> = machines.iter().filter(|m| m.deleting.is_none()).filter(|m| !runs(m)).map(|m| m.name.as_str()).collect();
     if !missing.is_empty() {
         return (Status::False, Reason::MachineStarting, format!("machines not running yet, or not any more: {}", missing.join(", ")));
     }
@@ -157,28 +178,34 @@ fn infrastructure(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
 
 /// How many machines are wanted and how many are recorded and not being taken away; `None` while a pool's size is not known.
 fn size(draft: &Draft<'_>) -> Option<(usize, usize)> {
-    let planes = if draft.observed.cluster.bootstrapped {
-        draft.observed.cluster.founders.len()
-    } else {
-        draft.spec.control_plane.replicas as usize
-    };
+    let planes = draft.spec.control_plane.replicas as usize;
     let pools = draft.observed.pools.known().map(Vec::as_slice);
     let workers = draft.spec.pools.iter().map(|p| pools::wanted(p, pools).map(|n| n as usize)).sum::<Option<usize>>()?;
     Some((planes + workers, draft.control_planes().count() + draft.workers().count()))
 }
 
+/// Control planes that are to serve: those that stay and have a vote; before the founding, and while etcd cannot be asked, those that may have one.
+fn serving<'a>(draft: &Draft<'a>) -> Vec<&'a MachineRecord> {
+    let cluster = &draft.observed.cluster;
+    let may_vote = |m: &MachineRecord| match &draft.observed.etcd {
+        Fact::Known(etcd) if cluster.bootstrapped => member_of(etcd, m).is_some_and(|member| !member.learner),
+        Fact::Known(_) | Fact::Unknown { .. } => !cluster.bootstrapped || m.join.is_some() || cluster.founders.contains(&m.name),
+    };
+    let serves = |m: &&MachineRecord| !m.retiring && (cluster.bootstrapped || m.deleting.is_none()) && may_vote(m);
+    draft.records().iter().filter(|m| m.is_control_plane()).filter(serves).collect()
+}
+
 /// How many of the control plane's `probe`s are healthy: all, a quorum, fewer, or nobody answers.
 fn component(draft: &Draft<'_>, waits: &BTreeSet<Wait>, probe: &str, what: &str, all: Reason, most: Reason) -> Verdict {
-    let members: Vec<&MachineRecord> = draft.control_planes().collect();
-    let total = draft.observed.cluster.founders.len().max(members.len());
+    let members = serving(draft);
+    let total = if draft.observed.cluster.bootstrapped { members.len() } else { members.len().max(draft.observed.cluster.founders.len()) };
     let healthy = members.iter().filter(|m| draft.heard(&m.name).is_some_and(|s| s.healthy(probe))).count();
     let silent = members
         .iter()
         .filter(|m| m.claimed && matches!(draft.observed.agents.get(&m.name), None | Some(AgentFacts::Silent { .. })))
         .count();
     let count = format!("{healthy} of {total} {what}s healthy");
-    let about = |w: &&Wait| w.machine.as_ref().is_none_or(|n| members.iter().any(|m| m.name == *n));
-    let told = tell(waits.iter().filter(about)).map_or_else(String::new, |(_, text)| format!(": {text}"));
+    let told = told(draft, waits);
     if total > 0 && healthy == total {
         return (Status::True, all, count);
     }
@@ -193,6 +220,35 @@ fn component(draft: &Draft<'_>, waits: &BTreeSet<Wait>, probe: &str, what: &str,
         return (Status::Unknown, Reason::AgentSilent, format!("{count}, {silent} not heard{told}"));
     }
     (Status::False, if probe == PROBE_ETCD { Reason::QuorumLost } else { Reason::ProbeFailing }, format!("{count}{told}"))
+}
+
+/// What is waited for that has to do with the control plane.
+fn told(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> String {
+    let plane = |name: &MachineName| draft.records().iter().any(|m| m.name == *name && m.is_control_plane());
+    let about = |w: &&Wait| w.machine.as_ref().is_none_or(plane);
+    tell(waits.iter().filter(about)).map_or_else(String::new, |(_, text)| format!(": {text}"))
+}
+
+/// etcd's members, as etcd itself tells them; where it cannot be asked, as the agents' probes do.
+fn members(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
+    let Some(etcd) = draft.observed.etcd.known().filter(|_| draft.observed.cluster.bootstrapped) else {
+        return component(draft, waits, PROBE_ETCD, "etcd member", Reason::MembersHealthy, Reason::QuorumHealthy);
+    };
+    let votes = Votes::of(draft, etcd);
+    let (answering, count) = (votes.answering().len(), votes.count());
+    let learners = etcd.members.iter().filter(|m| m.learner).count();
+    let joining = if learners > 0 { format!(", {learners} joining") } else { String::new() };
+    let mut text = format!("{answering} of {count} etcd members healthy{joining}");
+    if !etcd.alarms.is_empty() {
+        let alarms = etcd.alarms.iter().map(|(member, alarm)| format!("{alarm} on member {member}")).collect::<Vec<_>>().join(", ");
+        text.push_str(&format!("; alarms are raised: {alarms}"));
+        return (Status::False, Reason::MemberUnhealthy, text);
+    }
+    match answering {
+        _ if count > 0 && answering == count => (Status::True, Reason::MembersHealthy, text),
+        _ if answering >= quorum(count) => (Status::True, Reason::QuorumHealthy, format!("{text}{}", told(draft, waits))),
+        _ => (Status::False, Reason::QuorumLost, format!("{text}{}", told(draft, waits))),
+    }
 }
 
 /// The API answers if anybody got an answer from it, whatever agents say.
@@ -253,7 +309,8 @@ fn up_to_date(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
     let outdated: Vec<&str> = rollout::behind(draft).iter().map(|m| m.name.as_str()).collect();
     if !outdated.is_empty() {
         let held = |w: &&Wait| matches!(w.reason, Reason::Paused | Reason::OutsideMaintenanceWindow | Reason::VersionSkew);
-        let (reason, why) = tell(waits.iter().filter(held)).map_or((Reason::Upgrading, String::new()), |(r, text)| (r, format!(": {text}")));
+        let (reason, why) =
+            tell(waits.iter().filter(held)).map_or((Reason::Upgrading, String::new()), |(r, text)| (r, format!(": {text}")));
         return (Status::False, reason, format!("not yet as the spec says: {}{why}", outdated.join(", ")));
     }
     let (mut behind, mut unheard) = (vec![], vec![]);

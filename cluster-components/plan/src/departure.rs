@@ -64,7 +64,8 @@ fn is_enough(draft: &Draft<'_>, votes: &Votes<'_>, member: &MemberFacts) -> bool
 
 /// Those that leave, in their order.
 fn leavers<'a>(draft: &Draft<'a>, votes: &Votes<'a>) -> Vec<Leaver<'a>> {
-    let voter = |m: &'a MachineRecord| member_of(votes.etcd, m).filter(|member| !member.learner && votes.answers(member)).map(|member| (m, member));
+    let voter =
+        |m: &'a MachineRecord| member_of(votes.etcd, m).filter(|member| !member.learner && votes.answers(member)).map(|member| (m, member));
     let mut leavers: Vec<Leaver<'a>> = draft.leaving_control_planes().filter_map(voter).collect();
     leavers.sort_by_key(|(m, _)| (!m.retiring, m.deleting, m.ordinal));
     leavers
@@ -73,7 +74,9 @@ fn leavers<'a>(draft: &Draft<'a>, votes: &Votes<'a>) -> Vec<Leaver<'a>> {
 /// Whether a control plane does what it should; one that is not heard is not said to be ill as long as its member answers.
 fn serves(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
     match draft.heard(&machine.name) {
-        Some(state) => state.applied.is_some() && state.applied == state.accepted && state.healthy(PROBE_ETCD) && state.healthy(PROBE_API_SERVER),
+        Some(state) => {
+            state.applied.is_some() && state.applied == state.accepted && state.healthy(PROBE_ETCD) && state.healthy(PROBE_API_SERVER)
+        }
         None => !is_dead(draft, machine),
     }
 }

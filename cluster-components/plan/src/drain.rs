@@ -2,8 +2,8 @@
 //!
 //! Control planes of a founded cluster come here when nothing of etcd is on them any more (see `departure`).
 
+use crate::dead::death;
 use crate::draft::Draft;
-use crate::dead::is_dead;
 use crate::quorum::member_of;
 use crate::{Action, EtcdFacts, Fact, InstanceState, MachineRecord, NodeFacts, Reason, departure, pools};
 use jiff::{SignedDuration, Timestamp};
@@ -67,7 +67,7 @@ pub(crate) fn drained(draft: &mut Draft<'_>, machine: &MachineRecord, since: Tim
     let Some(nodes) = draft.nodes() else { return false };
     let Some(node) = nodes.iter().find(|n| n.machine.as_ref() == Some(&machine.name)) else { return true };
     // Pods on a dead machine cannot be shut down gracefully by anybody.
-    if is_dead(draft, machine) {
+    if death(draft, machine).is_some() {
         return true;
     }
     if let Some(deadline) = deadline(draft, machine, since) {

@@ -7,7 +7,7 @@ use crate::dead::{Death, death};
 use crate::draft::Draft;
 use crate::quorum::{Votes, member_of, quorum};
 use crate::zones::Zones;
-use crate::{AgentFacts, MachineRecord, Reason};
+use crate::{AgentFacts, MachineRecord, Reason, maintenance};
 
 /// Takes dead control planes away, one voter at a time.
 pub(crate) fn control_planes(draft: &mut Draft<'_>, votes: &Votes<'_>) {
@@ -21,11 +21,15 @@ pub(crate) fn control_planes(draft: &mut Draft<'_>, votes: &Votes<'_>) {
         return;
     }
     let zones = Zones::of(draft);
-    let voters_leaving = draft.leaving_control_planes().filter(|m| member_of(votes.etcd, m).is_some_and(|m| !m.learner && !votes.answers(m)));
+    let voters_leaving =
+        draft.leaving_control_planes().filter(|m| member_of(votes.etcd, m).is_some_and(|m| !m.learner && !votes.answers(m)));
     let mut busy = voters_leaving.count() > 0;
     let lost = dead.iter().filter(|(m, _)| member_of(votes.etcd, m).is_some_and(|m| !m.learner)).count();
     for (machine, death) in dead {
         if zones.hold(draft, machine, death.since) {
+            continue;
+        }
+        if !maintenance::may_heal(draft, &format!("{} is dead and is replaced then", machine.name)) {
             continue;
         }
         let voter = member_of(votes.etcd, machine).filter(|m| !m.learner);
@@ -52,7 +56,13 @@ fn unbearable(draft: &mut Draft<'_>, votes: &Votes<'_>, machine: &MachineRecord,
     let count = votes.count();
     let told = format!("{} of {count} members answer, and {} have to", votes.answering().len(), quorum(count));
     if count.saturating_sub(lost) < quorum(count) {
-        draft.wait_after(&machine.name, Reason::RestoreNeeded, format!("a restore, or its machine back: {told}"), death.since, death.because);
+        draft.wait_after(
+            &machine.name,
+            Reason::RestoreNeeded,
+            format!("a restore, or its machine back: {told}"),
+            death.since,
+            death.because,
+        );
     } else {
         draft.wait_after(&machine.name, Reason::MemberUnhealthy, format!("other members to answer: {told}"), death.since, death.because);
     }

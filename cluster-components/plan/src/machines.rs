@@ -110,7 +110,8 @@ fn speak(draft: &mut Draft<'_>, machine: &MachineRecord, instance: &InstanceFact
 /// From a claimed agent to a machine that does what is wanted.
 fn configure(draft: &mut Draft<'_>, machine: &MachineRecord, state: &AgentState, turn: &Turn<'_>) {
     let Some(wanted) = draft.observed.wanted.get(&machine.name) else {
-        let joins = draft.observed.cluster.bootstrapped && machine.join.is_none() && !draft.observed.cluster.founders.contains(&machine.name);
+        let joins =
+            draft.observed.cluster.bootstrapped && machine.join.is_none() && !draft.observed.cluster.founders.contains(&machine.name);
         let (reason, what) = match machine.is_control_plane() {
             true if joins => (Reason::MemberJoining, "etcd to take it in"),
             true => (Reason::WaitingForAddresses, "its configuration to be rendered"),

@@ -8,6 +8,7 @@
 //! ```
 //! In this order: learners that lead nowhere, learners in sync, dead voters, voters of no machine, voters that leave, machines that join.
 
+use crate::dead::death;
 use crate::draft::{DEAD_AFTER, Draft};
 use crate::quorum::{Votes, member_of, owner};
 use crate::{Action, Fact, MachineRecord, MemberFacts, Reason, departure};
@@ -19,7 +20,8 @@ pub const STABLE_FOR: SignedDuration = SignedDuration::from_secs(5);
 
 /// The next change, if any may be made now.
 pub(crate) fn step(draft: &mut Draft<'_>, votes: &Votes<'_>) {
-    let changed = learners(draft, votes) || dead(draft, votes) || strangers(draft, votes) || departure::step(draft, votes) || join(draft, votes);
+    let changed =
+        learners(draft, votes) || dead(draft, votes) || strangers(draft, votes) || departure::step(draft, votes) || join(draft, votes);
     draft.membership_changes |= changed;
 }
 
@@ -49,7 +51,7 @@ fn dead(draft: &mut Draft<'_>, votes: &Votes<'_>) -> bool {
     for member in votes.etcd.voters().filter(|m| !votes.answers(m)) {
         let Some(machine) = owner(draft, member).filter(|m| m.deleting.is_some()) else { continue };
         let since = machine.deleting.unwrap_or(machine.created);
-        if !crate::dead::is_dead(draft, machine) && !is_silent(draft, member) {
+        if death(draft, machine).is_none() && !is_silent(draft, member) {
             draft.wait_on(&machine.name, Reason::MemberUnhealthy, "its etcd member to answer, or to be silent for longer", since);
         } else if votes.bear_its_loss(member) {
             let because = format!("it does not answer, and {} of {} members do", votes.without(member), votes.count());
@@ -129,7 +131,12 @@ fn join(draft: &mut Draft<'_>, votes: &Votes<'_>) -> bool {
 fn is_candidate(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
     let founder = draft.observed.cluster.founders.contains(&machine.name);
     let certified = draft.observed.secrets.known().is_some_and(|s| s.of(&machine.name).certificates);
-    machine.claimed && machine.join.is_none() && !founder && certified && draft.heard(&machine.name).is_some() && !draft.is_taken(&machine.name)
+    machine.claimed
+        && machine.join.is_none()
+        && !founder
+        && certified
+        && draft.heard(&machine.name).is_some()
+        && !draft.is_taken(&machine.name)
 }
 
 /// Whether etcd would take a member in now, or what for it is waited.

@@ -7,7 +7,7 @@
 use crate::dead::{Death, death, silent_since};
 use crate::draft::Draft;
 use crate::zones::Zones;
-use crate::{Action, InstanceState, MachineRecord, NodeFacts, Reason, Removal};
+use crate::{Action, InstanceState, MachineRecord, NodeFacts, Reason, Removal, maintenance};
 use jiff::{SignedDuration, Timestamp};
 use slipway_model::{NodeConditionLimit, PoolName};
 use std::collections::BTreeMap;
@@ -48,6 +48,9 @@ pub(crate) fn workers(draft: &mut Draft<'_>) {
 
 /// Takes a failed worker away if that many may be; says whether.
 fn replace(draft: &mut Draft<'_>, budget: &mut Budget, machine: &MachineRecord, reason: Reason, death: &Death) -> bool {
+    if !maintenance::may_heal(draft, &format!("{} has failed and is replaced then", machine.name)) {
+        return false;
+    }
     let may = budget.take(&machine.pool);
     if may {
         draft.take_away_because(machine, death.why, death.because);

@@ -2,7 +2,7 @@
 
 use crate::draft::Draft;
 use crate::quorum::{Votes, member_of};
-use crate::{MachineRecord, Reason, Removal, pools};
+use crate::{MachineRecord, Reason, Removal, maintenance, pools};
 use slipway_model::{PoolName, Strategy};
 
 /// Makes and takes away machines of a control plane that was founded.
@@ -27,8 +27,16 @@ fn shrink(draft: &mut Draft<'_>, votes: &Votes<'_>, staying: &[&MachineRecord]) 
         return;
     }
     let Some(leaver) = staying.iter().min_by_key(|m| order(draft, votes, staying, m)) else { return };
+    let votes_now = member_of(votes.etcd, leaver).is_some_and(|m| !m.learner);
+    if votes_now && !maintenance::may_disturb(draft, &format!("{} leaves the control plane then", leaver.name)) {
+        return;
+    }
     let reason = because(draft, votes, leaver);
-    draft.take_away_because(leaver, Removal::ScaleDown, format!("{} of {} control planes are wanted; {reason}", draft.spec.control_plane.replicas, staying.len()));
+    draft.take_away_because(
+        leaver,
+        Removal::ScaleDown,
+        format!("{} of {} control planes are wanted; {reason}", draft.spec.control_plane.replicas, staying.len()),
+    );
 }
 
 /// Who goes first: those without a vote, then those that do not answer, then what a new machine would replace anyway, then those in over-full zones, the
@@ -57,4 +65,3 @@ pub(crate) fn is_outdated(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
     let wanted = &draft.spec.control_plane;
     machine.revision != wanted.revision || (wanted.strategy == Strategy::Replace && machine.versions != wanted.versions)
 }
-

@@ -62,7 +62,10 @@ fn may_join(draft: &Draft<'_>, machine: &MachineRecord) -> Result<(), Held> {
         return Ok(());
     }
     if machine.join.is_some() && member_of(etcd, machine).is_none() {
-        return Err((Reason::MemberUnhealthy, "its etcd member, which was removed before it started: delete the Machine object and it is replaced"));
+        return Err((
+            Reason::MemberUnhealthy,
+            "its etcd member, which was removed before it started: delete the Machine object and it is replaced",
+        ));
     }
     Err((Reason::MemberJoining, "etcd to take it in"))
 }
