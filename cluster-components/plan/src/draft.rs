@@ -235,9 +235,10 @@ impl<'a> Draft<'a> {
         self.actions.iter()
     }
 
-    /// The actions alone.
-    pub fn into_actions(self) -> Vec<Action> {
-        self.actions.into_iter().collect()
+    /// The actions, and when time alone may bring others.
+    pub fn into_outlook(self) -> (Vec<Action>, Option<Duration>) {
+        let pause = self.look_at.map(|at| Duration::try_from(at.duration_since(self.now)).unwrap_or_default());
+        (self.actions.into_iter().collect(), pause)
     }
 
     /// The plan.

@@ -224,20 +224,19 @@ fn cluster(spec: &ClusterSpec, world: &mut Observed, action: &Action) -> Result<
     Ok(())
 }
 
-/// A create call that nobody waits for any more comes through: only the cloud checks it. For exploration.
+/// A call that was sent long ago, after every check, comes through: only its target checks it once more. For exploration.
+///
+/// Of [`Action::AddMember`] that is the first half: etcd has the learner, and no Machine says so.
 #[doc(hidden)]
-pub fn cloud_creates(world: &mut Observed, machine: &MachineName, uid: &str) {
-    // Without a network the cloud refuses, and nobody hears of it.
-    let _ = cloud::create(world, machine, uid);
-}
-
-/// The first half of [`Action::AddMember`], whose second was lost: etcd has the learner, and no Machine says so. For exploration.
-#[doc(hidden)]
-pub fn etcd_adds(world: &mut Observed, machine: &MachineName) {
-    // What etcd refuses has no half.
-    if etcd::add(world, machine).is_ok() {
-        crate::happenings::follow(world, world.cluster.created);
-    }
+pub fn arrives(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: Timestamp) {
+    // What its target refuses has no effect, and nobody hears of it.
+    let _refused = match action {
+        Action::CreateInstance { machine, uid } => cloud::create(world, machine, uid),
+        Action::AddMember { machine, .. } => etcd::add(world, machine).map(|_| ()),
+        Action::SetVersions { machine, uid, from, to } => machines::write_versions(world, machine, uid, *from, *to, now),
+        other => simulate(spec, world, other, now),
+    };
+    crate::happenings::follow(world, now);
 }
 
 /// What a machine is running, as its agent said last: what it was told, and what it ran before where it is still under way. For the tests' invariants.

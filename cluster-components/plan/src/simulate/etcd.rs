@@ -1,13 +1,14 @@
 //! etcd in the world: who is a member, who answers, who leads, and what its membership API does and refuses.
 //!
-//! A member answers while its machine works and has made all real that it was told: one that is being changed counts as down, which is the worst case.
+//! A member answers while its machine works, unless what etcd itself is made of is being changed: then it counts as down, which is the worst case. An API
+//! server counts as down while anything of its machine is being changed.
 //! A member whose machine lost its disk, or that was removed, never answers again.
 
-use super::render::{again, has_retired, running, state};
+use super::render::{again, has_retired, keeps_etcd, running, state};
 use super::{Refused, check, record, record_mut, works};
 use crate::quorum::quorum;
 use crate::{
-    Action, AgentFacts, EtcdFacts, Fact, JoinRecord, MachineRecord, MemberFacts, MemberId, MemberStatus, Observed, PROBE_API_SERVER,
+    Action, AgentFacts, AgentState, EtcdFacts, Fact, JoinRecord, MachineRecord, MemberFacts, MemberId, MemberStatus, Observed, PROBE_API_SERVER,
     PROBE_ETCD, ProbeFacts, SnapshotFacts,
 };
 use jiff::Timestamp;
@@ -32,7 +33,8 @@ pub(super) fn has_quorum(world: &Observed) -> bool {
 /// Whether the API server of a machine answers: its own etcd votes and has a quorum, and it was not told to stop.
 pub(crate) fn serves_api(world: &Observed, machine: &MachineName) -> bool {
     let votes = |etcd: &EtcdFacts| etcd.voters().any(|m| m.name == machine.as_str() && m.status.known().is_some());
-    has_quorum(world) && world.etcd.known().is_some_and(votes) && !state(world, machine).is_some_and(has_retired)
+    let settled = |s: &AgentState| s.accepted.is_some() && s.applied == s.accepted && !has_retired(s);
+    has_quorum(world) && world.etcd.known().is_some_and(votes) && state(world, machine).is_some_and(settled)
 }
 
 /// Changes that go through etcd, with the checks that are made right before them and those that etcd makes itself.
@@ -117,11 +119,7 @@ pub(crate) fn follow(world: &mut Observed, now: Timestamp) {
     if world.etcd.known().is_none() || world.cloud.known().is_none() {
         return;
     }
-    // A member runs while its machine works and nothing of it is under way.
-    let runs = |name: &MachineName| {
-        let settled = state(world, name).is_some_and(|s| s.accepted.is_some() && s.applied == s.accepted);
-        works(world, name) && settled
-    };
+    let runs = |name: &MachineName| works(world, name) && state(world, name).is_some_and(keeps_etcd);
     let running_members: Vec<(MachineName, Option<MemberId>)> =
         machines.iter().filter(|m| m.is_control_plane() && runs(&m.name)).map(|m| (m.name.clone(), m.join.as_ref().map(|j| j.member))).collect();
     // A machine whose record is gone runs on.

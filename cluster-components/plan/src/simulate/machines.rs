@@ -12,8 +12,8 @@ pub(super) fn machine(world: &mut Observed, action: &Action, now: Timestamp) -> 
     match action {
         Action::CreateMachine { .. } => create(world, action, now)?,
         Action::SetVersions { machine, uid, from, to } => {
-            check(record_mut(world, machine, uid)?.versions == *from, "somebody else wrote first")?;
-            set_versions(world, machine, *to, now)?;
+            may_change(world, machine, *to)?;
+            write_versions(world, machine, uid, *from, *to, now)?;
         }
         Action::Retire { machine, uid } => {
             let record = record_mut(world, machine, uid)?;
@@ -23,7 +23,10 @@ pub(super) fn machine(world: &mut Observed, action: &Action, now: Timestamp) -> 
         }
         Action::DeleteMachine { machine, uid, why } => {
             check(*why != Removal::FoundingFailed || !world.cluster.bootstrapped, "the founding is over")?;
-            let alive = world.agents.get(machine).is_some_and(|a| a.heard().is_some());
+            // One that knows no plan although its member once started has lost its disk.
+            let started = etcd_now(world).known().is_some_and(|e| e.members.iter().any(|m| m.name == machine.as_str()));
+            let heard = world.agents.get(machine).and_then(AgentFacts::heard);
+            let alive = heard.is_some_and(|s| s.accepted.is_some() || !started);
             let runs = world.cloud.known().is_some_and(|c| c.of(uid).is_some_and(|i| i.state == crate::InstanceState::Running));
             check(*why != Removal::Dead || !(alive && runs), "it is alive")?;
             record_mut(world, machine, uid)?.deleting.get_or_insert(now);
@@ -88,19 +91,29 @@ fn create(world: &mut Observed, action: &Action, now: Timestamp) -> Result<(), R
     Ok(())
 }
 
-/// Writes new versions, if nothing that may be running now forbids them, and no other control plane is half changed.
-fn set_versions(world: &mut Observed, machine: &MachineName, to: MachineVersions, now: Timestamp) -> Result<(), Refused> {
+/// Whether nothing that may be running now forbids these versions, and no other control plane is half changed.
+fn may_change(world: &Observed, machine: &MachineName, to: MachineVersions) -> Result<(), Refused> {
     check(skew_allows(&running_now(world), machine, to).is_ok(), "the versions do not go with the others'")?;
-    let machines = world.machines.known_mut().ok_or(Refused("the Machine objects are not known"))?;
-    let plane = machines.iter().any(|m| m.name == *machine && m.is_control_plane());
-    let others: Vec<MachineName> =
-        machines.iter().filter(|m| m.is_control_plane() && m.name != *machine).map(|m| m.name.clone()).collect();
-    check(!plane || !others.iter().any(|m| is_half_changed(world, m)), "another control plane is half changed")?;
-    if let Some(record) = world.machines.known_mut().into_iter().flatten().find(|m| m.name == *machine && m.versions != to) {
-        record.changed = Some(VersionChange { from: record.versions, at: now });
-        record.versions = to;
-        again(world, machine);
-    }
+    let planes = || world.machines.known().into_iter().flatten().filter(|m| m.is_control_plane());
+    let plane = planes().any(|m| m.name == *machine);
+    let other = planes().any(|m| m.name != *machine && is_half_changed(world, &m.name));
+    check(!plane || !other, "another control plane is half changed")
+}
+
+/// The write itself: compare and swap.
+pub(super) fn write_versions(
+    world: &mut Observed,
+    machine: &MachineName,
+    uid: &str,
+    from: MachineVersions,
+    to: MachineVersions,
+    now: Timestamp,
+) -> Result<(), Refused> {
+    let record = record_mut(world, machine, uid)?;
+    check(record.versions == from, "somebody else wrote first")?;
+    record.changed = Some(VersionChange { from, at: now });
+    record.versions = to;
+    again(world, machine);
     Ok(())
 }
 

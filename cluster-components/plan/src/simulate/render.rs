@@ -39,6 +39,18 @@ pub(super) fn state<'w>(world: &'w Observed, machine: &MachineName) -> Option<&'
     }
 }
 
+/// Whether etcd goes on while a configuration is made real: of all that is told, only what etcd is made of counts.
+pub(super) fn keeps_etcd(state: &AgentState) -> bool {
+    let others = ["kube-apiserver ", "controllers ", "kubelet ", "containerd ", "retiring"];
+    let of_etcd = |digest: &PlanDigest| -> Vec<String> {
+        digest.0.split(", ").map(|p| p.rsplit(": ").next().unwrap_or(p)).filter(|p| !others.iter().any(|o| p.starts_with(o))).map(str::to_owned).collect()
+    };
+    match (&state.applied, &state.accepted) {
+        (Some(applied), Some(accepted)) => applied == accepted || of_etcd(applied) == of_etcd(accepted),
+        (None, _) | (_, None) => false,
+    }
+}
+
 /// Whether what it made real is the configuration of a machine that retires.
 pub(super) fn has_retired(state: &AgentState) -> bool {
     state.applied.as_ref().is_some_and(|digest| digest.0.contains(", retiring"))

@@ -1,11 +1,12 @@
 //! Specs and worlds for the tests.
 
-use jiff::Timestamp;
+use crate::time::{aged, older};
+use jiff::{SignedDuration, Timestamp};
 use slipway_model::{
     Allow, ClusterSpec, ControlPlane, ControlPlaneVersions, DeletionPolicy, HealthCheck, KubernetesVersion, MachineVersions, Maintenance,
     Network, NodeVersions, Pace, Pool, PoolUpgrade, Provider, ProxyMode, Strategy,
 };
-use slipway_plan::{Observed, happen, happenings, plan, seen, simulate};
+use slipway_plan::{Fact, Observed, PreflightFacts, happen, happenings, outlook, plan, seen, simulate};
 use std::collections::BTreeMap;
 
 /// When every test happens.
@@ -95,7 +96,15 @@ pub fn revised(mut spec: ClusterSpec) -> ClusterSpec {
 
 /// An empty world.
 pub fn nothing() -> Observed {
-    Observed::nothing("uid-of-demo", now())
+    let mut world = Observed::nothing("uid-of-demo", now());
+    look(&spec(1, 0), &mut world);
+    world
+}
+
+/// What the operator looks at and renders because the spec says so: addons of its version, and what speaks against an upgrade to it.
+pub fn look(spec: &ClusterSpec, world: &mut Observed) {
+    world.wanted_addons = format!("addons for {}", spec.kubernetes_version);
+    world.preflight = Fact::Known(PreflightFacts { to: Some(spec.control_plane.versions), ..PreflightFacts::default() });
 }
 
 /// One fault-free pass: what is planned is done, and everything that can happen happens. Says whether anything moved.
@@ -110,17 +119,22 @@ pub fn pass(spec: &ClusterSpec, world: &mut Observed, now: Timestamp) -> bool {
     *world != before
 }
 
-/// The world when nothing moves any more.
+/// The world when nothing moves any more, however long one waits.
 pub fn settled(spec: &ClusterSpec, mut world: Observed) -> Observed {
-    for _ in 0..100 {
-        if !pass(spec, &mut world, now()) {
-            return world;
+    look(spec, &mut world);
+    for _ in 0..500 {
+        if pass(spec, &mut world, now()) {
+            continue;
+        }
+        match outlook(spec, &seen(&world), now()).1 {
+            Some(pause) if !pause.is_zero() => world = older(&world, SignedDuration::try_from(pause).unwrap()),
+            _ => return world,
         }
     }
-    panic!("no rest after 100 passes: {:#?}", plan(spec, &seen(&world), now()));
+    panic!("no rest after 500 passes: {:#?}", plan(spec, &seen(&world), now()));
 }
 
-/// A cluster that is complete.
+/// A cluster that is complete, and has been for long.
 pub fn complete(spec: &ClusterSpec) -> Observed {
-    settled(spec, nothing())
+    aged(&settled(spec, nothing()))
 }

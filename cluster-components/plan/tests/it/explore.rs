@@ -1,8 +1,9 @@
 //! Exhaustive exploration of small lives with stateright. Prints what was explored.
 
-use crate::build::{complete, nothing, now, spec};
+use crate::build::{at, complete, nothing, now, patched, revised, spec, upgraded};
+use crate::faults::{Budget, Loss, NONE};
 use crate::invariants::always;
-use crate::life::{Budget, Grain, Life, Memory, Moment, Step, hash, thorough};
+use crate::life::{Grain, Life, Moment, Step, hash, thorough};
 use slipway_model::{ClusterSpec, DeletionPolicy};
 use slipway_plan::Observed;
 use stateright::{Checker, Model, Property};
@@ -96,23 +97,15 @@ fn explore(title: &str, life: Life) {
     assert!(checker.is_done(), "{title}: not explored to its end in time");
 }
 
+/// A life with these faults, and with wider ones where there is time for it.
 fn life(specs: Vec<ClusterSpec>, begin: Observed, quick: Budget, wide: Option<(Grain, Budget)>) -> Life {
     let (grain, budget) = wide.filter(|_| thorough()).unwrap_or((Grain::Coarse, quick));
-    Life { specs, begin, budget, grain, memory: Memory::default() }
+    Life::new(specs, begin, grain, budget)
 }
-
-const NONE: Budget = Budget { crashes: 0, lags: 0, late: 0, losses: 0, replaced: 0, deletions: 0 };
 
 #[test]
 fn one_control_plane_and_a_worker_are_made_whatever_crashes() {
-    let life = Life {
-        specs: vec![spec(1, 1)],
-        begin: nothing(),
-        budget: Budget { crashes: 2, ..NONE },
-        grain: Grain::Fine,
-        memory: Memory::default(),
-    };
-    explore("create 1+1", life);
+    explore("create 1+1", Life::new(vec![spec(1, 1)], nothing(), Grain::Fine, Budget { crashes: 2, ..NONE }));
 }
 
 #[test]
@@ -194,9 +187,103 @@ fn a_founding_survives_deleted_records_and_old_views() {
 }
 
 #[test]
-fn a_control_plane_of_a_living_cluster_is_neither_scaled_nor_replaced_yet() {
-    let specs = || vec![spec(3, 0), spec(1, 0), spec(3, 0)];
-    let wide = (Grain::Coarse, Budget { crashes: 1, lags: 1, losses: 1, replaced: 1, ..NONE });
-    explore("3+0 to 1+0 and back", life(specs(), complete(&spec(3, 0)), Budget { losses: 1, ..NONE }, Some(wide)));
-    explore("3+0 to 1+0 and back", life(specs(), complete(&spec(3, 0)), Budget { lags: 1, replaced: 1, ..NONE }, None));
+fn a_control_plane_is_scaled_up_and_down_whatever_crashes() {
+    let specs = vec![spec(1, 0), spec(3, 0), spec(1, 0)];
+    let wide = (Grain::Coarse, Budget { crashes: 2, late: 1, ..NONE });
+    explore("scale 1 to 3 to 1", life(specs, complete(&spec(1, 0)), Budget { crashes: 1, ..NONE }, Some(wide)));
+    let specs = vec![spec(3, 0), spec(5, 0), spec(3, 0), spec(1, 0)];
+    let wide = (Grain::Coarse, Budget { crashes: 2, ..NONE });
+    explore("scale 3 to 5 to 3 to 1", life(specs, complete(&spec(3, 0)), NONE, Some(wide)));
+}
+
+#[test]
+fn a_control_plane_is_scaled_whatever_lags_or_lies() {
+    let specs = || vec![spec(1, 0), spec(3, 0)];
+    let wide = (Grain::Coarse, Budget { lags: 1, late: 1, ..NONE });
+    explore("scale 1 to 3", life(specs(), complete(&spec(1, 0)), Budget { late: 1, ..NONE }, Some(wide)));
+    let wide = (Grain::Coarse, Budget { lies: 1, silences: 1, ..NONE });
+    explore("scale 1 to 3", life(specs(), complete(&spec(1, 0)), Budget { lies: 1, ..NONE }, Some(wide)));
+}
+
+/// Every way to lose a machine.
+const ANYHOW: &[Loss] = &[Loss::Vanishes, Loss::Stops, Loss::Hangs, Loss::Forgets];
+
+#[test]
+fn control_planes_that_die_are_replaced_as_far_as_the_quorum_bears() {
+    for planes in [1, 3, 5] {
+        let wide = (Grain::Coarse, Budget { losses: 2, crashes: 1, ..NONE });
+        let quick = Budget { losses: if planes == 3 { 2 } else { 1 }, ..NONE };
+        explore(&format!("heal {planes}"), life(vec![spec(planes, 0)], complete(&spec(planes, 0)), quick, Some(wide)).losing(ANYHOW));
+    }
+}
+
+#[test]
+fn control_planes_that_die_are_replaced_whatever_else_goes_wrong() {
+    let wide = (Grain::Coarse, Budget { losses: 1, lags: 1, silences: 1, ..NONE });
+    let quick = Budget { losses: 1, silences: 1, ..NONE };
+    explore("heal 3", life(vec![spec(3, 0)], complete(&spec(3, 0)), quick, Some(wide)).losing(&[Loss::Hangs]));
+    let wide = (Grain::Coarse, Budget { losses: 1, lies: 1, late: 1, ..NONE });
+    let quick = Budget { losses: 1, late: 1, ..NONE };
+    explore("heal 3", life(vec![spec(3, 0)], complete(&spec(3, 0)), quick, Some(wide)).losing(&[Loss::Vanishes]));
+}
+
+#[test]
+fn control_planes_whose_record_is_deleted_are_replaced_gracefully() {
+    for planes in [1, 3] {
+        let wide = (Grain::Coarse, Budget { replaced: 2, losses: 1, crashes: 1, ..NONE });
+        let quick = Budget { replaced: 1, losses: 1, ..NONE };
+        let life = life(vec![spec(planes, 0)], complete(&spec(planes, 0)), quick, Some(wide)).losing(&[Loss::Hangs]);
+        explore(&format!("replace in {planes}"), life);
+    }
+}
+
+#[test]
+fn a_cluster_is_upgraded_whatever_crashes() {
+    for (planes, workers) in [(1, 1), (3, 0)] {
+        let old = spec(planes, workers);
+        let specs = vec![old.clone(), upgraded(old.clone()), old.clone()];
+        let wide = (Grain::Coarse, Budget { crashes: 2, ..NONE });
+        let quick = Budget { crashes: 1, ..NONE };
+        explore(&format!("upgrade {planes}+{workers} and call it off at any time"), life(specs, complete(&old), quick, Some(wide)));
+    }
+}
+
+#[test]
+fn a_cluster_is_upgraded_whatever_fails_dies_or_lags() {
+    let specs = || vec![spec(3, 0), upgraded(spec(3, 0))];
+    let begin = complete(&spec(3, 0));
+    let wide = (Grain::Coarse, Budget { failing: 1, slow: 1, losses: 1, ..NONE });
+    explore("upgrade 3", life(specs(), begin.clone(), Budget { failing: 1, ..NONE }, Some(wide)).losing(&[Loss::Hangs]));
+    let wide = (Grain::Coarse, Budget { losses: 2, ..NONE });
+    explore("upgrade 3", life(specs(), begin.clone(), Budget { losses: 1, ..NONE }, Some(wide)).losing(&[Loss::Vanishes, Loss::Stops]));
+    let wide = (Grain::Coarse, Budget { lags: 1, late: 1, ..NONE });
+    explore("upgrade 3", life(specs(), begin.clone(), Budget { late: 1, ..NONE }, Some(wide)));
+    let wide = (Grain::Coarse, Budget { lies: 1, silences: 1, ..NONE });
+    explore("upgrade 3", life(specs(), begin, Budget { silences: 1, ..NONE }, Some(wide)));
+}
+
+#[test]
+fn pools_are_upgraded_and_no_more_are_away_than_they_allow() {
+    let specs = vec![spec(1, 2), upgraded(spec(1, 2)), upgraded(spec(1, 3))];
+    let wide = (Grain::Coarse, Budget { crashes: 1, losses: 1, ..NONE });
+    explore("upgrade 1+2 and scale it", life(specs, complete(&spec(1, 2)), NONE, Some(wide)));
+}
+
+#[test]
+fn machines_are_replaced_when_only_new_ones_will_do() {
+    let specs = vec![spec(3, 0), revised(spec(3, 0))];
+    let wide = (Grain::Coarse, Budget { crashes: 1, losses: 1, ..NONE });
+    explore("roll 3 by replacement", life(specs, complete(&spec(3, 0)), Budget { crashes: 1, ..NONE }, Some(wide)));
+    let specs = vec![spec(1, 2), revised(spec(1, 2)), at(revised(spec(1, 2)), patched())];
+    let wide = (Grain::Coarse, Budget { crashes: 1, ..NONE });
+    explore("roll 1+2 by replacement, then patch", life(specs, complete(&spec(1, 2)), NONE, Some(wide)));
+}
+
+#[test]
+fn the_user_changes_their_mind_in_the_middle_of_everything() {
+    let specs = vec![spec(3, 0), upgraded(spec(3, 0)), upgraded(spec(5, 0)), upgraded(spec(3, 0))];
+    let wide = (Grain::Coarse, Budget { crashes: 1, ..NONE });
+    explore("upgrade 3, grow to 5 and shrink", life(specs, complete(&spec(3, 0)), NONE, Some(wide)));
+    let specs = vec![spec(1, 0), upgraded(spec(1, 0)), upgraded(spec(3, 0)), spec(3, 0)];
+    explore("upgrade 1, grow to 3, go back", life(specs, complete(&spec(1, 0)), Budget { crashes: 1, ..NONE }, None));
 }

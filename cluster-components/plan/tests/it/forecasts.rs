@@ -1,21 +1,30 @@
 //! What is shown is what is done.
 
-use crate::build::{complete, nothing, now, pass, spec};
-use slipway_model::{ClusterSpec, DeletionPolicy};
-use slipway_plan::{Action, ConditionType, End, Observed, Status, forecast, plan, seen};
+use crate::build::{at, complete, look, nothing, now, pass, patched, revised, settled, spec, upgraded};
+use crate::invariants::at_rest;
+use crate::time::aged;
+use jiff::SignedDuration;
+use slipway_model::{ClusterSpec, DeletionPolicy, Strategy};
+use slipway_plan::{Action, ConditionType, End, Fact, Observed, Status, forecast, plan, seen};
 
 fn deleting(mut world: Observed) -> Observed {
     world.cluster.deleting = Some(now());
     world
 }
 
-/// What a fault-free execution does, pass by pass.
+/// What a fault-free execution does, pass by pass, with pauses as long as the planner wants them.
 fn executed(spec: &ClusterSpec, mut world: Observed) -> Vec<Vec<Action>> {
-    let mut steps = vec![];
-    for _ in 0..100 {
-        steps.push(plan(spec, &seen(&world), now()).actions);
-        if !pass(spec, &mut world, now()) {
-            break;
+    let (mut steps, mut now) = (vec![], now());
+    look(spec, &mut world);
+    for _ in 0..500 {
+        let plan = plan(spec, &seen(&world), now);
+        steps.push(plan.actions);
+        if pass(spec, &mut world, now) {
+            continue;
+        }
+        match plan.requeue {
+            Some(pause) if !pause.is_zero() => now += SignedDuration::try_from(pause).unwrap(),
+            _ => break,
         }
     }
     shown(steps)
@@ -26,6 +35,15 @@ fn shown(mut steps: Vec<Vec<Action>>) -> Vec<Vec<Action>> {
     steps.iter_mut().for_each(|s| s.retain(|a| !matches!(a, Action::Evict { .. })));
     steps.retain(|s| !s.is_empty());
     steps
+}
+
+/// Whether what is shown is what is done, from here.
+fn is_shown(spec: &ClusterSpec, world: &Observed) {
+    let mut world = world.clone();
+    look(spec, &mut world);
+    let forecast = forecast(spec, &seen(&world), now());
+    assert_eq!(forecast.end, End::Done, "{forecast}");
+    assert_eq!(shown(forecast.steps.into_iter().map(|s| s.actions).collect()), executed(spec, world));
 }
 
 #[test]
@@ -41,9 +59,46 @@ fn what_is_shown_is_what_is_done() {
         (orphan.clone(), deleting(complete(&orphan))),
     ];
     for (spec, world) in lives {
-        let forecast = forecast(&spec, &seen(&world), now());
-        assert_eq!(forecast.end, End::Done, "{forecast}");
-        assert_eq!(shown(forecast.steps.into_iter().map(|s| s.actions).collect()), executed(&spec, world));
+        is_shown(&spec, &world);
+    }
+}
+
+#[test]
+fn what_is_shown_of_scaling_the_control_plane_is_what_is_done() {
+    let mut world = complete(&spec(1, 1));
+    for replicas in [3, 5, 3, 1] {
+        is_shown(&spec(replicas, 1), &world);
+        world = aged(&settled(&spec(replicas, 1), world));
+        at_rest(&spec(replicas, 1), &world).unwrap();
+    }
+}
+
+#[test]
+fn what_is_shown_of_an_upgrade_is_what_is_done_forth_and_back() {
+    for (planes, workers) in [(1, 0), (3, 2), (5, 3)] {
+        let old = spec(planes, workers);
+        for new in [upgraded(old.clone()), at(old.clone(), patched())] {
+            let world = complete(&old);
+            is_shown(&new, &world);
+            at_rest(&new, &aged(&settled(&new, world))).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_is_shown_of_replacing_every_machine_is_what_is_done() {
+    for (planes, workers) in [(1, 1), (3, 2)] {
+        let old = spec(planes, workers);
+        let mut replacing = upgraded(old.clone());
+        replacing.control_plane.strategy = Strategy::Replace;
+        replacing.pools.iter_mut().for_each(|p| p.upgrade.strategy = Strategy::Replace);
+        for new in [revised(old.clone()), replacing] {
+            let mut world = complete(&old);
+            // Nobody can foresee how long pods take to leave, and everything else goes on meanwhile.
+            world.nodes.known_mut().unwrap().iter_mut().for_each(|n| n.pods = Fact::Known(vec![]));
+            is_shown(&new, &world);
+            at_rest(&new, &aged(&settled(&new, world))).unwrap();
+        }
     }
 }
 
@@ -65,5 +120,10 @@ fn forecasts_read_well() {
     insta::assert_snapshot!("create_1_1", forecast(&spec(1, 1), &nothing(), now()));
     insta::assert_snapshot!("create_3_2", forecast(&spec(3, 2), &nothing(), now()));
     insta::assert_snapshot!("scale_2_to_1", forecast(&spec(1, 1), &seen(&complete(&spec(1, 2))), now()));
+    insta::assert_snapshot!("grow_1_to_3", forecast(&spec(3, 0), &seen(&complete(&spec(1, 0))), now()));
+    let upgraded = upgraded(spec(3, 2));
+    let mut world = complete(&spec(3, 2));
+    look(&upgraded, &mut world);
+    insta::assert_snapshot!("upgrade_3_2", forecast(&upgraded, &seen(&world), now()));
     insta::assert_snapshot!("delete_1_1", forecast(&spec(1, 1), &seen(&deleting(complete(&spec(1, 1)))), now()));
 }

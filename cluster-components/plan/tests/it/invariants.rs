@@ -1,12 +1,14 @@
-//! What must hold in a cluster's life, by name.
+//! What must hold in a cluster's life, by name: at every moment, and at rest. What an action must never do is in `harms`.
 
 use crate::build::now;
-use crate::life::{hash, long_ago, records, thorough};
+use crate::life::{hash, records, thorough};
 use slipway_model::{ClusterSpec, DeletionPolicy, MachineName};
 use slipway_plan::{
-    Action, AgentFacts, ConditionType, Fact, InstanceState, MachineRecord, Observed, Reason, Status, actions, plan, seen, simulate,
+    Action, AgentFacts, ConditionType, EtcdFacts, Fact, InstanceState, MachineRecord, Observed, Plan, Reason, Running, Status, plan, seen,
+    simulate, skew_violations, what_runs,
 };
-use std::collections::BTreeMap;
+
+pub use crate::harms::{Moved, harm};
 
 /// What holds at every moment.
 pub fn always(spec: &ClusterSpec, world: &Observed) -> Option<&'static str> {
@@ -25,7 +27,21 @@ pub fn always(spec: &ClusterSpec, world: &Observed) -> Option<&'static str> {
             return Some("nothing is left of a deleted cluster");
         }
     }
-    // Two sets of founders never know of a plan at the same time.
+    let of_the_control_plane = one_founding(world).or_else(|| membership(world)).or_else(|| skew(world)).or_else(|| one_at_a_time(world));
+    if of_the_control_plane.is_some() {
+        return of_the_control_plane;
+    }
+    let plan = plan(spec, &seen(world), now());
+    // The dearest ones, on every third world where time is short.
+    let sampled = thorough() || hash(world).is_multiple_of(3);
+    let dear = || unseen_is_untouched(spec, world).or_else(|| actions_are_independent(spec, world, &plan));
+    let unseen = if sampled { dear() } else { None };
+    unseen.or_else(|| every_wait_has_a_reason(spec, world, &plan)).or_else(|| nothing_is_refused(spec, world, &plan))
+}
+
+/// Two sets of founders never know of a plan at the same time, and no control plane is told one that is neither founder nor expected by etcd.
+fn one_founding(world: &Observed) -> Option<&'static str> {
+    let cloud = world.cloud.known().unwrap();
     let told = |name: &MachineName| match world.agents.get(name) {
         Some(AgentFacts::Heard(s)) => s.accepted.is_some(),
         Some(AgentFacts::Silent { last: Some(s), .. }) => {
@@ -33,14 +49,64 @@ pub fn always(spec: &ClusterSpec, world: &Observed) -> Option<&'static str> {
         }
         _ => false,
     };
-    let stranger = |m: &&MachineRecord| m.is_control_plane() && told(&m.name) && !world.cluster.founders.contains(&m.name);
-    if records(world).iter().any(|m| stranger(&m)) {
-        return Some("one founding set at a time");
+    let stranger = |m: &MachineRecord| m.is_control_plane() && told(&m.name) && !world.cluster.founders.contains(&m.name) && m.join.is_none();
+    records(world).iter().any(stranger).then_some("one founding set at a time, and nobody else unasked")
+}
+
+/// etcd's own order.
+fn membership(world: &Observed) -> Option<&'static str> {
+    let etcd = world.etcd.known().unwrap();
+    if etcd.members.iter().filter(|m| m.learner).count() > 1 {
+        return Some("one learner at a time");
     }
-    // The dearest one, on every third world where time is short.
-    let sampled = thorough() || hash(world).is_multiple_of(3);
-    let unseen = if sampled { unseen_is_untouched(spec, world) } else { None };
-    unseen.or_else(|| every_wait_has_a_reason(spec, world)).or_else(|| actions_are_independent(spec, world))
+    if world.cluster.bootstrapped && world.cluster.deleting.is_none() && etcd.voters().count() == 0 {
+        return Some("etcd keeps a voter");
+    }
+    None
+}
+
+/// What runs goes together at every moment: what was made real, what is being made real, and every mixture of the two.
+fn skew(world: &Observed) -> Option<&'static str> {
+    let runs = |name: &MachineName| {
+        world.cloud.known().unwrap().instances.iter().any(|i| i.machine == *name && i.state == InstanceState::Running && i.trouble.is_none())
+    };
+    let running = |m: &MachineRecord| Running { machine: m.name.clone(), versions: what_runs(world, &m.name).into_iter().collect() };
+    let all: Vec<Running> = records(world).iter().filter(|m| runs(&m.name)).map(running).collect();
+    (!skew_violations(&all).is_empty()).then_some("version skew is never violated")
+}
+
+/// Of the machines that serve, one at most is being changed because we said so.
+fn one_at_a_time(world: &Observed) -> Option<&'static str> {
+    if !world.cluster.bootstrapped || world.cluster.deleting.is_some() {
+        return None;
+    }
+    let etcd = world.etcd.known().unwrap();
+    let votes = |m: &MachineRecord| etcd.voters().any(|v| v.name == m.name.as_str());
+    let changing = |m: &&MachineRecord| {
+        let state = world.agents.get(&m.name).and_then(AgentFacts::heard);
+        votes(m) && state.is_some_and(|s| s.applied.is_some() && s.applied != s.accepted)
+    };
+    (records(world).iter().filter(changing).count() > 1).then_some("at most one control plane is voluntarily down")
+}
+
+/// Voters, and how many of them answer.
+pub fn votes(etcd: &EtcdFacts) -> (usize, usize) {
+    (etcd.voters().count(), etcd.voters().filter(|m| m.status.known().is_some()).count())
+}
+
+/// Reasons that only a person can remove: the cluster may stand still with them.
+fn is_told_stop(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ControlPlaneMachineLost
+            | Reason::TooManyMachinesLost
+            | Reason::RestoreNeeded
+            | Reason::UpgradeStopped
+            | Reason::PreflightFailed
+            | Reason::ReplacementRefused
+            | Reason::KeptForInspection
+            | Reason::ConfigurationTroubled
+    )
 }
 
 /// Whether a world at rest is what the spec says, or is stuck for a reason that only a person can remove.
@@ -49,77 +115,67 @@ pub fn at_rest(spec: &ClusterSpec, world: &Observed) -> Result<(), String> {
         return Ok(());
     }
     let plan = plan(spec, &seen(world), now());
-    let excused = |r: Reason| matches!(r, Reason::ControlPlaneMachineLost | Reason::TooManyMachinesLost);
     if !plan.actions.is_empty() {
         return Err(format!("actions without effect: {:#?}", plan.actions));
     }
-    if plan.waits.iter().any(|w| excused(w.reason)) {
+    if plan.waits.iter().any(|w| is_told_stop(w.reason)) {
         return Ok(());
     }
-    let cloud = world.cloud.known().unwrap();
-    let strays: Vec<_> = cloud.instances.iter().filter(|i| records(world).iter().all(|m| m.uid != i.machine_uid)).collect();
-    let ready = plan.condition(ConditionType::Ready).unwrap();
-    let sizes = spec.pools.iter().all(|p| {
-        let wanted = p.replicas.unwrap_or_else(|| world.pools.known().unwrap().iter().find(|r| r.name == p.name).unwrap().replicas);
-        records(world).iter().filter(|m| m.pool == p.name).count() == wanted as usize
-    });
-    let foreign = records(world).iter().any(|m| !m.is_control_plane() && spec.pools.iter().all(|p| p.name != m.pool));
-    if ready.status == Status::True && sizes && !foreign && strays.is_empty() && plan.waits.is_empty() {
-        return Ok(());
+    let wrong = [
+        ("it is not Ready", plan.condition(ConditionType::Ready).unwrap().status != Status::True),
+        ("something is waited for", !plan.waits.is_empty()),
+        ("a pool's size", !sizes_are_right(spec, world)),
+        ("a machine of no pool", foreign(spec, world)),
+        ("an instance without a record", strays(world)),
+        ("etcd's members are not its machines", !members_are_machines(spec, world)),
+        ("versions", !versions_are_right(spec, world)),
+        ("an upgrade that is not over", world.cluster.upgrade.is_some()),
+        ("a cordoned Node", world.nodes.known().unwrap().iter().any(|n| n.unschedulable)),
+    ];
+    match wrong.iter().find(|(_, is)| *is) {
+        None => Ok(()),
+        Some((what, _)) => Err(format!("at rest, but not as the spec says: {what}: {plan:#?}")),
     }
-    Err(format!("at rest, but not as the spec says: {plan:#?} strays {strays:?}"))
 }
 
-/// What an action must never do.
-pub fn harm(
-    spec: &ClusterSpec,
-    before: &Observed,
-    after: &Observed,
-    action: &Action,
-    used: &BTreeMap<String, u32>,
-) -> Option<&'static str> {
-    let living = before.cluster.deleting.is_none();
-    let orphaning = !living && spec.deletion_policy == DeletionPolicy::Orphan;
-    match action {
-        Action::DeleteInstance { .. }
-        | Action::DeleteStrayInstance { .. }
-        | Action::DeleteLoadBalancer
-        | Action::DeleteNetwork
-        | Action::DeleteSecrets
-            if orphaning =>
-        {
-            Some("an orphaned cluster keeps everything")
-        }
-        Action::DeleteStrayInstance { machine_uid, .. } if records(before).iter().any(|m| m.uid == *machine_uid) => {
-            Some("an instance with a record is no stray")
-        }
-        Action::DeleteInstance { machine, .. } if living => {
-            let record = records(before).iter().find(|m| m.name == *machine);
-            let Some(record) = record else { return Some("a living cluster deletes only what is recorded as leaving") };
-            if record.is_control_plane() {
-                return before.cluster.bootstrapped.then_some("a control plane of a founded cluster is never deleted");
-            }
-            let node = before.nodes.known().unwrap().iter().find(|n| n.machine.as_ref() == Some(machine));
-            let busy = node.is_some_and(|n| n.pods.known().is_some_and(|p| !p.is_empty()));
-            let dead = matches!(before.agents.get(machine), Some(AgentFacts::Silent { since, .. }) if *since == long_ago());
-            let expired = record.deleting == Some(long_ago());
-            (before.cluster.bootstrapped && busy && !dead && !expired).then_some("drained before deleted")
-        }
-        Action::CreateMachine { machine, pool, ordinal, .. } => {
-            let reused = used.get(pool.as_str()).is_some_and(|bits| bits & (1 << ordinal) != 0);
-            (reused && records(before).iter().all(|m| m.name != *machine)).then_some("an ordinal is never used twice")
-        }
-        Action::RecordFounders { .. } if before.cluster.bootstrapped => Some("founded once"),
-        Action::ApplyPlan { machine, expected: None, .. } => {
-            let plane = records(before).iter().any(|m| m.name == *machine && m.is_control_plane());
-            (plane && before.cluster.bootstrapped).then_some("etcd is bootstrapped once")
-        }
-        Action::CreateInstance { machine, .. } => records(after).iter().all(|m| m.name != *machine).then_some("record before effect"),
-        Action::RecordEndpoint { .. } => {
-            (before.cluster.endpoint.is_some() && before.cluster.endpoint != after.cluster.endpoint).then_some("the endpoint never changes")
-        }
-        _ => None,
-    }
+fn sizes_are_right(spec: &ClusterSpec, world: &Observed) -> bool {
+    let wanted = |p: &slipway_model::Pool| {
+        p.replicas.unwrap_or_else(|| world.pools.known().unwrap().iter().find(|r| r.name == p.name).unwrap().replicas)
+    };
+    let pools = spec.pools.iter().all(|p| records(world).iter().filter(|m| m.pool == p.name).count() == wanted(p) as usize);
+    let planes = records(world).iter().filter(|m| m.is_control_plane()).count();
+    pools && planes == spec.control_plane.replicas as usize
+}
+
+fn foreign(spec: &ClusterSpec, world: &Observed) -> bool {
+    records(world).iter().any(|m| !m.is_control_plane() && spec.pools.iter().all(|p| p.name != m.pool))
+}
+
+fn strays(world: &Observed) -> bool {
+    world.cloud.known().unwrap().instances.iter().any(|i| records(world).iter().all(|m| m.uid != i.machine_uid))
+}
+
+/// No member without a machine, no control plane without a vote.
+fn members_are_machines(spec: &ClusterSpec, world: &Observed) -> bool {
+    let etcd = world.etcd.known().unwrap();
+    let planes = || records(world).iter().filter(|m| m.is_control_plane());
+    etcd.members.len() == spec.control_plane.replicas as usize
+        && etcd.members.iter().all(|m| !m.learner && planes().any(|p| p.name.as_str() == m.name))
+}
+
+/// What was told, and what runs.
+fn versions_are_right(spec: &ClusterSpec, world: &Observed) -> bool {
+    let planes = &spec.control_plane;
+    let pool = |m: &MachineRecord| spec.pools.iter().find(|p| p.name == m.pool).map(|p| (p.versions, p.revision.clone()));
+    let target = |m: &MachineRecord| if m.is_control_plane() { Some((planes.versions, planes.revision.clone())) } else { pool(m) };
+    let right = |m: &MachineRecord| target(m) == Some((m.versions, m.revision.clone())) && what_runs(world, &m.name) == [m.versions];
+    records(world).iter().all(right)
+}
+
+/// What is planned from a fresh and complete view is accepted at its target: the checks there are for views that are not.
+fn nothing_is_refused(spec: &ClusterSpec, world: &Observed, plan: &Plan) -> Option<&'static str> {
+    let refused = |action: &Action| simulate(spec, &mut world.clone(), action, now()).is_err();
+    plan.actions.iter().any(refused).then_some("what is planned from a fresh view is not refused")
 }
 
 /// No action touches what cannot be seen.
@@ -128,7 +184,7 @@ fn unseen_is_untouched(spec: &ClusterSpec, world: &Observed) -> Option<&'static 
     let broken = |change: &dyn Fn(&mut Observed), forbidden: &dyn Fn(&Action) -> bool| {
         let mut view = view.clone();
         change(&mut view);
-        actions(spec, &view, now()).iter().any(forbidden)
+        slipway_plan::outlook(spec, &view, now()).0.iter().any(forbidden)
     };
     let cloud = broken(&|v| v.cloud = Fact::unknown("timeout", now()), &|a| {
         matches!(
@@ -172,6 +228,21 @@ fn unseen_is_untouched(spec: &ClusterSpec, world: &Observed) -> Option<&'static 
                     | Action::DeleteMachine { why: slipway_plan::Removal::ScaleDown, .. }
             )
         });
+    let etcd = world.cluster.deleting.is_none()
+        && world.cluster.bootstrapped
+        && broken(&|v| v.etcd = Fact::unknown("timeout", now()), &|a| {
+            let plane = |name: &MachineName| records(world).iter().any(|m| m.name == *name && m.is_control_plane());
+            matches!(
+                a,
+                Action::AddMember { .. }
+                    | Action::PromoteMember { .. }
+                    | Action::RemoveMember { .. }
+                    | Action::MoveLeader { .. }
+                    | Action::TakeSnapshot { .. }
+                    | Action::Retire { .. }
+            ) || matches!(a, Action::DeleteInstance { machine, .. } | Action::SetVersions { machine, .. } | Action::RemoveMachine { machine, .. }
+                | Action::ApplyPlan { machine, expected: None, .. } if plane(machine))
+        });
     let secrets = broken(&|v| v.secrets = Fact::unknown("timeout", now()), &|a| {
         matches!(
             a,
@@ -187,15 +258,14 @@ fn unseen_is_untouched(spec: &ClusterSpec, world: &Observed) -> Option<&'static 
     let pools = broken(&|v| v.pools = Fact::unknown("timeout", now()), &|a| {
         matches!(a, Action::CreatePool { .. } | Action::SetPoolReplicas { .. } | Action::RemovePool { .. } | Action::RemoveFinalizer)
     });
-    (cloud || machines || nodes || secrets || pools).then_some("what is not seen is not touched")
+    (cloud || machines || nodes || etcd || secrets || pools).then_some("what is not seen is not touched")
 }
 
 /// Where nothing can be done and not everything is well, it is said what is waited for.
-fn every_wait_has_a_reason(spec: &ClusterSpec, world: &Observed) -> Option<&'static str> {
+fn every_wait_has_a_reason(spec: &ClusterSpec, world: &Observed, plan: &Plan) -> Option<&'static str> {
     if world.is_over() {
         return None;
     }
-    let plan = plan(spec, &seen(world), now());
     let ready = plan.condition(ConditionType::Ready).unwrap();
     let mute = plan.actions.is_empty() && plan.waits.is_empty() && ready.status != Status::True;
     let empty = plan.waits.iter().any(|w| w.what.is_empty()) || plan.conditions.iter().any(|c| c.message.is_empty());
@@ -203,7 +273,7 @@ fn every_wait_has_a_reason(spec: &ClusterSpec, world: &Observed) -> Option<&'sta
     let working = |pool: &str| records(world).iter().filter(|m| m.pool.as_str() == pool).filter(node_ready).count();
     let wanted = |p: &slipway_model::Pool| p.replicas.map_or(0, |n| n as usize);
     let premature = ready.status == Status::True
-        && (working("cp") < world.cluster.founders.len() || spec.pools.iter().any(|p| working(p.name.as_str()) < wanted(p)));
+        && (working("cp") < spec.control_plane.replicas as usize || spec.pools.iter().any(|p| working(p.name.as_str()) < wanted(p)));
     if premature {
         return Some("Ready is the truth");
     }
@@ -211,8 +281,8 @@ fn every_wait_has_a_reason(spec: &ClusterSpec, world: &Observed) -> Option<&'sta
 }
 
 /// The actions of one plan may run in any order, unless one is refused at its target.
-fn actions_are_independent(spec: &ClusterSpec, world: &Observed) -> Option<&'static str> {
-    let actions = actions(spec, &seen(world), now());
+fn actions_are_independent(spec: &ClusterSpec, world: &Observed, plan: &Plan) -> Option<&'static str> {
+    let actions = &plan.actions;
     let end = |order: &mut dyn Iterator<Item = &Action>| {
         let mut world = world.clone();
         for action in order {

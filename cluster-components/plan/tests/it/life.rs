@@ -1,49 +1,28 @@
-//! A cluster's life as a state machine: an operator that may crash after any action, whose caches may lag and whose calls may come through late; a world
-//! that moves by itself; a user who changes their mind; machines that die. And what must hold in all of it, by name.
+//! A cluster's life as a state machine: an operator that may crash after any action, whose caches may lag and whose calls may come through late; agents
+//! that are silent or lie; a world that moves by itself; a user who changes their mind; machines that die, hang and come back.
 
-use crate::build::now;
-use crate::invariants::{at_rest, harm};
-use jiff::{SignedDuration, Timestamp};
+use crate::build::{look, now};
+use crate::faults::{self, Budget, Lag, Lie, Loss};
+use crate::invariants::{Moved, at_rest, harm};
+use crate::time::{is_young, older};
+use jiff::SignedDuration;
 use slipway_model::{ClusterSpec, MachineName};
-use slipway_plan::{
-    Action, AgentFacts, Happening, InstanceState, MachineRecord, Observed, actions, happen, happenings, plan, seen, simulate,
-};
+use slipway_plan::{Action, Happening, MachineRecord, Observed, happen, happenings, outlook, plan, seen, simulate};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// Whether there is time for wider lives: minutes instead of seconds.
 pub fn thorough() -> bool {
     std::env::var_os("SLIPWAY_TEST_FULL").is_some()
 }
 
-/// So long ago that every grace period is over.
-pub fn long_ago() -> Timestamp {
-    now() - SignedDuration::from_hours(24)
-}
-
-/// What is still allowed to go wrong, or to be changed, in this life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Budget {
-    /// Passes that are cut off after some of their actions.
-    pub crashes: u8,
-    /// Passes whose view is partly old.
-    pub lags: u8,
-    /// Create calls whose answer is lost and that the cloud carries out later.
-    pub late: u8,
-    /// Instances that vanish or are powered off.
-    pub losses: u8,
-    /// Machine objects that the user deletes.
-    pub replaced: u8,
-    /// Whether the user may delete the cluster.
-    pub deletions: u8,
-}
-
 /// The truth at a moment. Known by its hash, so that moments are cheap to compare.
 #[derive(Debug, Clone)]
 pub struct Truth {
     pub world: Observed,
-    /// Ordinals that ever had a Machine, as bits, by pool.
+    /// Ordinals that ever had a Machine, as bits, by pool; under `told` those of control planes that ever accepted a configuration.
     pub used: BTreeMap<String, u32>,
     pub key: u64,
 }
@@ -85,25 +64,11 @@ pub struct Moment {
     pub truth: Arc<Truth>,
     /// A former truth that somebody still believes.
     pub old: Option<Arc<Truth>>,
-    /// A create call on its way.
-    pub late: Option<(MachineName, String)>,
+    /// A call on its way.
+    pub late: Option<Action>,
     pub left: Budget,
     /// The invariant that the last step broke.
     pub broken: Option<&'static str>,
-}
-
-/// Whose view is old in a pass. The inventory is read before the Cluster, and that before the other records, so in a healthy operator only these mixes occur; the
-/// last is what should not happen and must do no harm all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Lag {
-    /// The inventory, agents and Nodes.
-    Inventory,
-    /// These and the Cluster record.
-    InventoryAndCluster,
-    /// Everything: a former leader carries out its plan.
-    Everything,
-    /// The records are older than the inventory.
-    Records,
 }
 
 /// What can happen.
@@ -115,26 +80,32 @@ pub enum Step {
     Only(Action),
     /// A pass with an old view.
     Lagging(Lag),
+    /// A pass in which one agent lies.
+    Deceived(MachineName, Lie),
     /// Somebody remembers how things are now.
     Remember,
     /// The world moves.
     World(Happening),
-    /// All that can happen in the world happens.
+    /// All that can happen in the world happens (but that silent agents speak again).
     WorldMoves,
-    /// Much time passes.
+    /// As much time passes as the planner wants to wait.
     TimePasses,
-    /// A create call is sent and its answer lost; the cloud takes its time.
-    Sent(MachineName, String),
-    /// The cloud carries it out, whoever wants it still.
+    /// A call is sent and its answer lost; its target takes its time.
+    Sent(Action),
+    /// It is carried out, whoever wants it still.
     Arrives,
     /// The user applies the next spec.
     Edit,
     /// The user deletes a Machine object.
     UserDeletes(MachineName),
-    /// An instance vanishes.
-    Dies(String),
-    /// An instance is powered off.
-    Stops(String),
+    /// A machine is lost. By its instance's id.
+    Lost(String, Loss),
+    /// One that hung does so no more.
+    Returns(String),
+    /// An agent falls silent on a machine that works.
+    FallsSilent(MachineName),
+    /// A machine cannot do what it was told.
+    Fails(MachineName),
     /// The user deletes the cluster.
     DeleteCluster,
 }
@@ -153,6 +124,8 @@ pub struct Life {
     pub specs: Vec<ClusterSpec>,
     pub begin: Observed,
     pub budget: Budget,
+    /// How machines may be lost.
+    pub losses: &'static [Loss],
     pub grain: Grain,
     /// What was computed once: the same truth is met with many budgets.
     pub memory: Memory,
@@ -171,28 +144,28 @@ type Change = (Arc<Truth>, Option<&'static str>);
 /// What can be done and what can happen, in a truth.
 struct Outlook {
     actions: Vec<Action>,
+    pause: Option<Duration>,
     moves: Vec<Happening>,
 }
 
 impl Life {
+    pub fn new(specs: Vec<ClusterSpec>, begin: Observed, grain: Grain, budget: Budget) -> Self {
+        Self { specs, begin, budget, losses: &[Loss::Vanishes, Loss::Stops], grain, memory: Memory::default() }
+    }
+
+    pub fn losing(self, losses: &'static [Loss]) -> Self {
+        Self { losses, ..self }
+    }
+
     pub fn first(&self) -> Moment {
-        let truth = Truth::new(self.begin.clone(), BTreeMap::new());
-        Moment { spec: 0, truth, old: None, late: None, left: self.budget, broken: None }
+        let mut world = self.begin.clone();
+        look(&self.specs[0], &mut world);
+        Moment { spec: 0, truth: Truth::new(world, BTreeMap::new()), old: None, late: None, left: self.budget, broken: None }
     }
 
     /// What may go wrong in it, for people.
     pub fn faults(&self) -> String {
-        let Budget { crashes, lags, late, losses, replaced, deletions } = self.budget;
-        let parts = [
-            (crashes, "crashes"),
-            (lags, "old views"),
-            (late, "late calls"),
-            (losses, "lost machines"),
-            (replaced, "deleted records"),
-            (deletions, "deletions"),
-        ];
-        let told: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{what} {n}")).collect();
-        format!("{} ({:?})", told.join(", "), self.grain)
+        format!("{} ({:?})", self.budget, self.grain)
     }
 
     pub fn spec(&self, moment: &Moment) -> &ClusterSpec {
@@ -205,7 +178,8 @@ impl Life {
             return outlook.clone();
         }
         let world = &moment.truth.world;
-        let outlook = Arc::new(Outlook { actions: actions(self.spec(moment), &seen(world), now()), moves: happenings(world) });
+        let (actions, pause) = outlook(self.spec(moment), &seen(world), now());
+        let outlook = Arc::new(Outlook { actions, pause: pause.filter(|p| !p.is_zero()), moves: happenings(world) });
         self.memory.outlooks.lock().unwrap().insert(key, outlook.clone());
         outlook
     }
@@ -226,10 +200,7 @@ impl Life {
             steps.extend(actions.iter().cloned().map(Step::Only));
         }
         if left.late > 0 && moment.late.is_none() {
-            steps.extend(actions.iter().filter_map(|a| match a {
-                Action::CreateInstance { machine, uid } => Some(Step::Sent(machine.clone(), uid.clone())),
-                _ => None,
-            }));
+            steps.extend(actions.iter().filter(|a| faults::may_be_late(a)).cloned().map(Step::Sent));
         }
         if moment.late.is_some() {
             steps.push(Step::Arrives);
@@ -237,20 +208,30 @@ impl Life {
         if left.lags > 0 {
             match moment.old {
                 None => steps.push(Step::Remember),
-                Some(_) => steps.extend([Lag::Inventory, Lag::InventoryAndCluster, Lag::Everything, Lag::Records].map(Step::Lagging)),
+                Some(_) => steps.extend(Lag::ALL.map(Step::Lagging)),
             }
         }
+        // Silence ends by itself, but at a time of its own.
+        let (returning, moving): (Vec<&Happening>, Vec<&Happening>) = moves.iter().partition(|m| matches!(m, Happening::SpeaksAgain(_)));
+        steps.extend(returning.into_iter().cloned().map(Step::World));
         match self.grain {
-            Grain::Fine => steps.extend(moves.iter().cloned().map(Step::World)),
-            Grain::Coarse if moves.is_empty() => {}
+            Grain::Fine => steps.extend(moving.iter().map(|m| Step::World((*m).clone()))),
+            Grain::Coarse if moving.is_empty() => {}
             Grain::Coarse => steps.push(Step::WorldMoves),
         }
         if world.is_over() {
             return steps;
         }
-        if is_young(world) {
+        // Time passes while nothing can be done; or else something is slow.
+        if outlook.pause.is_some() && ((actions.is_empty() && moving.is_empty()) || left.slow > 0) {
             steps.push(Step::TimePasses);
         }
+        self.faults_of(moment, world, &mut steps);
+        steps
+    }
+
+    fn faults_of(&self, moment: &Moment, world: &Observed, steps: &mut Vec<Step>) {
+        let left = moment.left;
         if moment.spec + 1 < self.specs.len() && world.cluster.deleting.is_none() {
             steps.push(Step::Edit);
         }
@@ -262,22 +243,33 @@ impl Life {
         }
         if left.losses > 0 {
             for instance in &world.cloud.known().unwrap().instances {
-                if instance.state != InstanceState::Deleting {
-                    steps.push(Step::Dies(instance.id.clone()));
-                }
-                if instance.state == InstanceState::Running {
-                    steps.push(Step::Stops(instance.id.clone()));
-                }
+                let possible = self.losses.iter().filter(|loss| loss.may_befall(world, instance));
+                steps.extend(possible.map(|loss| Step::Lost(instance.id.clone(), *loss)));
             }
         }
-        steps
+        let hung = world.cloud.known().unwrap().instances.iter().filter(|i| faults::hangs(i));
+        steps.extend(hung.map(|i| Step::Returns(i.id.clone())));
+        let heard = || world.agents.iter().filter_map(|(name, agent)| agent.heard().map(|state| (name, state)));
+        if left.silences > 0 {
+            steps.extend(heard().map(|(name, _)| Step::FallsSilent(name.clone())));
+        }
+        if left.lies > 0 {
+            let planes = records(world).iter().filter(|m| m.is_control_plane() && m.claimed);
+            let all = planes.flat_map(|m| Lie::ALL.map(|lie| Step::Deceived(m.name.clone(), lie)));
+            steps.extend(all);
+        }
+        if left.failing > 0 {
+            let under_way = heard().filter(|(_, s)| s.applied.is_some() && s.applied != s.accepted && s.trouble.is_none());
+            steps.extend(under_way.map(|(name, _)| Step::Fails(name.clone())));
+        }
     }
 
     /// What a step leads to.
     pub fn after(&self, moment: &Moment, step: &Step) -> Moment {
         let mut next = moment.clone();
         let believed = if matches!(step, Step::Lagging(_)) { moment.old.as_ref().map(|o| o.key) } else { None };
-        let key = (moment.spec, moment.truth.key, hash(&(step, believed)));
+        let arriving = if matches!(step, Step::Arrives) { moment.late.as_ref() } else { None };
+        let key = (moment.spec, moment.truth.key, hash(&(step, believed, arriving)));
         let known = self.memory.changes.lock().unwrap().get(&key).cloned();
         let (truth, broken) = known.unwrap_or_else(|| {
             let change = self.change(moment, step);
@@ -291,17 +283,25 @@ impl Life {
                 next.left.lags -= 1;
                 next.old = next.old.filter(|_| next.left.lags > 0);
             }
+            Step::Deceived(..) => next.left.lies -= 1,
             Step::Remember => next.old = Some(moment.truth.clone()),
-            Step::Sent(machine, uid) => {
+            Step::Sent(action) => {
                 next.left.late -= 1;
-                next.late = Some((machine.clone(), uid.clone()));
+                next.late = Some(action.clone());
             }
             Step::Arrives => next.late = None,
             Step::Edit => next.spec += 1,
             Step::UserDeletes(_) => next.left.replaced -= 1,
-            Step::Dies(_) | Step::Stops(_) => next.left.losses -= 1,
+            Step::Lost(..) => next.left.losses -= 1,
+            Step::FallsSilent(_) => next.left.silences -= 1,
+            Step::Fails(_) => next.left.failing -= 1,
             Step::DeleteCluster => next.left.deletions -= 1,
-            Step::Pass | Step::World(_) | Step::WorldMoves | Step::TimePasses => {}
+            Step::TimePasses => {
+                let outlook = self.outlook(moment);
+                let free = outlook.actions.is_empty() && outlook.moves.iter().all(|m| matches!(m, Happening::SpeaksAgain(_)));
+                next.left.slow -= u8::from(!free);
+            }
+            Step::Pass | Step::World(_) | Step::WorldMoves | Step::Returns(_) => {}
         }
         next
     }
@@ -310,30 +310,44 @@ impl Life {
     fn change(&self, moment: &Moment, step: &Step) -> Change {
         let spec = self.spec(moment);
         let mut world = moment.truth.world.clone();
+        let used = &moment.truth.used;
         let mut broken = None;
         match step {
-            Step::Pass => broken = carry_out(spec, &mut world, &moment.truth.used, &self.outlook(moment).actions),
-            Step::Only(action) => broken = carry_out(spec, &mut world, &moment.truth.used, std::slice::from_ref(action)),
+            Step::Pass => broken = carry_out(spec, &mut world, used, &self.outlook(moment).actions, true),
+            Step::Only(action) => broken = carry_out(spec, &mut world, used, std::slice::from_ref(action), true),
             Step::Lagging(lag) => {
-                let view = mixed(&seen(&world), &seen(&moment.old.as_ref().unwrap().world), *lag);
-                broken = carry_out(spec, &mut world, &moment.truth.used, &actions(spec, &view, now()));
+                let view = lag.view(&seen(&world), &seen(&moment.old.as_ref().unwrap().world));
+                broken = carry_out(spec, &mut world, used, &outlook(spec, &view, now()).0, false);
+            }
+            Step::Deceived(machine, lie) => {
+                let view = lie.view(&seen(&world), machine);
+                broken = carry_out(spec, &mut world, used, &outlook(spec, &view, now()).0, false);
             }
             Step::World(happening) => happen(&mut world, happening, now()),
-            Step::WorldMoves => self.outlook(moment).moves.iter().for_each(|happening| happen(&mut world, happening, now())),
-            Step::TimePasses => world = aged(&world),
+            Step::WorldMoves => {
+                let moves = &self.outlook(moment).moves;
+                let moving = moves.iter().filter(|m| !matches!(m, Happening::SpeaksAgain(_)));
+                moving.for_each(|happening| happen(&mut world, happening, now()));
+            }
+            Step::TimePasses => world = passed(&world, self.outlook(moment).pause.unwrap()),
             Step::Arrives => {
-                let (machine, uid) = moment.late.as_ref().unwrap();
-                slipway_plan::cloud_creates(&mut world, machine, uid);
+                let (before, late) = (world.clone(), moment.late.as_ref().unwrap());
+                slipway_plan::arrives(spec, &mut world, late, now());
+                broken = harm(&Moved { spec, before: &before, after: &world, action: late, used, fresh: false });
             }
             Step::UserDeletes(machine) => {
                 let machines = world.machines.known_mut().unwrap();
                 machines.iter_mut().find(|m| m.name == *machine).unwrap().deleting = Some(now());
             }
-            Step::Dies(id) | Step::Stops(id) => lose(&mut world, id, matches!(step, Step::Dies(_))),
+            Step::Lost(id, loss) => loss.befall(&mut world, id),
+            Step::Returns(id) => faults::comes_back(&mut world, id),
+            Step::FallsSilent(machine) => faults::falls_silent(&mut world, machine),
+            Step::Fails(machine) => faults::fails(&mut world, machine),
             Step::DeleteCluster => world.cluster.deleting = Some(now()),
-            Step::Remember | Step::Sent(..) | Step::Edit => return (moment.truth.clone(), None),
+            Step::Edit => look(&self.specs[moment.spec + 1], &mut world),
+            Step::Remember | Step::Sent(..) => return (moment.truth.clone(), None),
         }
-        (Truth::new(world, moment.truth.used.clone()), broken)
+        (Truth::new(world, used.clone()), broken)
     }
 
     /// From here, without faults and without the user, the cluster gets where its spec says and stays there, or to a world that is `known` to. Returns
@@ -342,23 +356,23 @@ impl Life {
         let spec = self.spec(moment);
         let mut world = moment.truth.world.clone();
         let mut path = vec![];
-        for _ in 0..80 {
+        for _ in 0..600 {
             if known(&world) {
                 return Ok(path);
             }
             path.push(world.clone());
-            for action in actions(spec, &seen(&world), now()) {
+            let (actions, pause) = outlook(spec, &seen(&world), now());
+            for action in actions {
                 let _ = simulate(spec, &mut world, &action, now());
             }
             for happening in happenings(&world) {
                 happen(&mut world, &happening, now());
             }
             if path.last() == Some(&world) {
-                let older = aged(&world);
-                if older == world || actions(spec, &seen(&older), now()) == actions(spec, &seen(&world), now()) {
-                    return at_rest(spec, &world).map(|()| path);
+                match pause.filter(|p| !p.is_zero() && is_young(&world)) {
+                    Some(pause) => world = passed(&world, pause),
+                    None => return at_rest(spec, &world).map(|()| path),
                 }
-                world = older;
             }
         }
         Err(format!("no rest; still planned: {:#?}", plan(spec, &seen(&world), now())))
@@ -369,77 +383,29 @@ pub fn records(world: &Observed) -> &[MachineRecord] {
     world.machines.known().unwrap()
 }
 
-/// Notes which ordinals are in use.
+fn passed(world: &Observed, pause: Duration) -> Observed {
+    older(world, SignedDuration::try_from(pause).unwrap())
+}
+
+/// Notes which ordinals are in use, and which control planes were told something.
 fn note(world: &Observed, used: &mut BTreeMap<String, u32>) {
     for machine in records(world) {
         *used.entry(machine.pool.to_string()).or_default() |= 1 << machine.ordinal;
+        let accepted = world.agents.get(&machine.name).and_then(|a| a.heard()).is_some_and(|s| s.accepted.is_some());
+        if accepted && machine.is_control_plane() && world.cluster.bootstrapped {
+            *used.entry("told".into()).or_default() |= 1 << machine.ordinal;
+        }
     }
 }
 
 /// Carries actions out, and says which invariant one of them breaks.
-fn carry_out(spec: &ClusterSpec, world: &mut Observed, used: &BTreeMap<String, u32>, actions: &[Action]) -> Option<&'static str> {
+fn carry_out(spec: &ClusterSpec, world: &mut Observed, used: &BTreeMap<String, u32>, actions: &[Action], fresh: bool) -> Option<&'static str> {
     let mut broken = None;
     for action in actions {
         let before = world.clone();
         if simulate(spec, world, action, now()).is_ok() && *world != before {
-            broken = broken.or(harm(spec, &before, world, action, used));
+            broken = broken.or_else(|| harm(&Moved { spec, before: &before, after: world, action, used, fresh }));
         }
     }
     broken
-}
-
-/// An instance vanishes, or is powered off; its agent falls silent now.
-fn lose(world: &mut Observed, id: &str, vanishes: bool) {
-    let cloud = world.cloud.known_mut().unwrap();
-    if vanishes {
-        cloud.instances.retain(|i| i.id != id);
-    } else {
-        cloud.instances.iter_mut().filter(|i| i.id == id).for_each(|i| i.state = InstanceState::Stopped);
-    }
-    slipway_plan::world_follows(world, now());
-}
-
-/// Whether some grace period still runs.
-fn is_young(world: &Observed) -> bool {
-    let silent = |a: &AgentFacts| matches!(a, AgentFacts::Silent { since, .. } if *since != long_ago());
-    world.agents.values().any(silent) || records(world).iter().any(|m| m.deleting.is_some_and(|since| since != long_ago()))
-}
-
-/// The same world after a long time: silences are old, and so are deletions that were asked for.
-fn aged(world: &Observed) -> Observed {
-    let mut world = world.clone();
-    for agent in world.agents.values_mut() {
-        if let AgentFacts::Silent { since, .. } = agent {
-            *since = long_ago();
-        }
-    }
-    for machine in world.machines.known_mut().unwrap() {
-        machine.deleting = machine.deleting.map(|_| long_ago());
-    }
-    world
-}
-
-/// A view that is partly old.
-fn mixed(new: &Observed, old: &Observed, lag: Lag) -> Observed {
-    let mut view = new.clone();
-    let inventory = |view: &mut Observed| {
-        view.cloud = old.cloud.clone();
-        view.agents = old.agents.clone();
-        view.nodes = old.nodes.clone();
-        view.addons = old.addons.clone();
-    };
-    match lag {
-        Lag::Inventory => inventory(&mut view),
-        Lag::InventoryAndCluster => {
-            inventory(&mut view);
-            view.cluster = old.cluster.clone();
-        }
-        Lag::Everything => view = old.clone(),
-        Lag::Records => {
-            view.machines = old.machines.clone();
-            view.pools = old.pools.clone();
-            view.secrets = old.secrets.clone();
-        }
-    }
-    view
 }

@@ -3,8 +3,11 @@
 
 mod build;
 mod explore;
+mod faults;
 mod forecasts;
+mod harms;
 mod invariants;
 mod life;
 mod tables;
+mod time;
 mod traces;

@@ -1,7 +1,7 @@
 //! Single decisions, one rule each.
 
 use crate::build::{complete, nothing, now, settled, spec};
-use crate::life::long_ago;
+use crate::time::long_ago;
 use jiff::SignedDuration;
 use slipway_model::{ClusterSpec, MachineName, PlanDigest};
 use slipway_plan::{
@@ -30,6 +30,7 @@ fn silence(world: &mut Observed, machine: &str, since: jiff::Timestamp) {
 fn stop(world: &mut Observed, machine: &str) {
     let cloud = world.cloud.known_mut().unwrap();
     cloud.instances.iter_mut().find(|i| i.machine == demo(machine)).unwrap().state = InstanceState::Stopped;
+    slipway_plan::world_follows(world, now());
 }
 
 #[test]
@@ -121,13 +122,15 @@ fn a_powered_off_control_plane_is_started_at_once() {
 }
 
 #[test]
-fn a_control_plane_whose_disk_forgot_its_plan_never_founds_again() {
+fn a_control_plane_whose_disk_forgot_its_plan_never_founds_again_and_is_replaced() {
     let spec = spec(3, 0);
     let mut world = complete(&spec);
     world.agents.insert(demo("cp-1"), AgentFacts::Heard(slipway_plan::AgentState::default()));
+    slipway_plan::world_follows(&mut world, now());
     let plan = plan(&spec, &seen(&world), now());
-    assert!(plan.actions.is_empty(), "{:?}", plan.actions);
-    assert!(plan.waits.iter().any(|w| w.reason == Reason::ControlPlaneMachineLost));
+    assert!(matches!(plan.actions.as_slice(), [Action::DeleteMachine { machine, .. }] if *machine == demo("cp-1")), "{:?}", plan.actions);
+    assert!(plan.waits.iter().any(|w| w.reason == Reason::ControlPlaneMachineDead));
+    simulate(&spec, &mut world, &plan.actions[0], now()).unwrap();
 }
 
 #[test]
@@ -289,7 +292,7 @@ fn a_founders_instance_without_a_record_is_no_stray_once_the_cluster_lives() {
     let mut world = complete(&spec);
     world.machines.known_mut().unwrap().retain(|m| m.name != demo("cp-1"));
     let plan = plan(&spec, &seen(&world), now());
-    assert!(plan.actions.iter().all(|a| a.key().kind == ActionKind::SetTargets), "{:?}", plan.actions);
+    assert!(plan.actions.iter().all(|a| a.key().kind != ActionKind::DeleteStrayInstance), "{:?}", plan.actions);
     assert!(plan.waits.iter().any(|w| w.reason == Reason::ControlPlaneMachineLost));
 }
 

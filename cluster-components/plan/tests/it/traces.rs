@@ -1,16 +1,37 @@
 //! Long random lives, shrunk to the shortest that breaks something. `SLIPWAY_TEST_FULL=1` makes more and longer ones.
 
-use crate::build::{nothing, spec};
+use crate::build::{nothing, revised, spec, upgraded};
 use crate::invariants::always;
-use crate::life::{Budget, Grain, Life, Memory, thorough};
+use crate::faults::{Budget, Loss};
+use crate::life::{Grain, Life, thorough};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 
-/// Everything may go wrong, several times; the user changes their mind four times.
+/// Everything may go wrong, several times; the user changes their mind all the time.
 fn life() -> Life {
-    let specs = vec![spec(3, 1), spec(3, 3), spec(3, 0), spec(3, 2), spec(3, 1)];
-    let budget = Budget { crashes: 20, lags: 3, late: 2, losses: 3, replaced: 3, deletions: 0 };
-    Life { specs, begin: nothing(), budget, grain: Grain::Fine, memory: Memory::default() }
+    let specs = vec![
+        spec(3, 1),
+        spec(3, 3),
+        upgraded(spec(3, 3)),
+        upgraded(spec(5, 2)),
+        upgraded(spec(5, 0)),
+        upgraded(spec(3, 2)),
+        revised(upgraded(spec(3, 2))),
+        revised(upgraded(spec(1, 1))),
+    ];
+    let budget = Budget {
+        crashes: 40,
+        lags: 3,
+        late: 3,
+        losses: 4,
+        replaced: 4,
+        deletions: 0,
+        silences: 4,
+        lies: 3,
+        slow: 10,
+        failing: 2,
+    };
+    Life::new(specs, nothing(), Grain::Fine, budget).losing(&[Loss::Vanishes, Loss::Stops, Loss::Hangs, Loss::Forgets])
 }
 
 fn cases() -> u32 {

@@ -1,0 +1,164 @@
+//! What an action must never do, by name.
+
+use crate::invariants::votes;
+use crate::life::records;
+use crate::time::long_ago;
+use slipway_model::{ClusterSpec, DeletionPolicy, MachineName};
+use slipway_plan::{Action, AgentFacts, EtcdFacts, InstanceState, MachineRecord, Observed, Removal, what_runs};
+use std::collections::BTreeMap;
+
+/// An action that had an effect.
+pub struct Moved<'a> {
+    pub spec: &'a ClusterSpec,
+    pub before: &'a Observed,
+    pub after: &'a Observed,
+    pub action: &'a Action,
+    /// See [`Truth::used`](crate::life::Truth).
+    pub used: &'a BTreeMap<String, u32>,
+    /// It was planned from a complete view of the world as it is, or after other actions of such a plan.
+    pub fresh: bool,
+}
+
+/// The invariant that it broke.
+pub fn harm(moved: &Moved<'_>) -> Option<&'static str> {
+    let living = moved.before.cluster.deleting.is_none();
+    let orphaning = !living && moved.spec.deletion_policy == DeletionPolicy::Orphan;
+    let removes = matches!(
+        moved.action,
+        Action::DeleteInstance { .. }
+            | Action::DeleteStrayInstance { .. }
+            | Action::DeleteLoadBalancer
+            | Action::DeleteNetwork
+            | Action::DeleteSecrets
+    );
+    if orphaning && removes {
+        return Some("an orphaned cluster keeps everything");
+    }
+    let of_living = || quorum(moved).or_else(|| spare(moved)).or_else(|| changes(moved)).or_else(|| availability(moved));
+    records_and_instances(moved, living).or_else(|| if living && moved.before.cluster.bootstrapped { of_living() } else { None })
+}
+
+fn record<'a>(world: &'a Observed, name: &MachineName) -> Option<&'a MachineRecord> {
+    records(world).iter().find(|m| m.name == *name)
+}
+
+fn etcd(world: &Observed) -> &EtcdFacts {
+    world.etcd.known().unwrap()
+}
+
+/// Founding, records, instances, numbers.
+fn records_and_instances(moved: &Moved<'_>, living: bool) -> Option<&'static str> {
+    let Moved { before, after, used, .. } = moved;
+    match moved.action {
+        Action::DeleteStrayInstance { machine_uid, machine, .. } => {
+            let recorded = records(before).iter().any(|m| m.uid == *machine_uid);
+            let member = living && before.cluster.bootstrapped && etcd(before).members.iter().any(|m| m.name == machine.as_str());
+            (recorded || member).then_some("an instance with a record or a member is no stray")
+        }
+        Action::DeleteInstance { machine, .. } if living => {
+            let Some(record) = record(before, machine) else { return Some("a living cluster deletes only what is recorded as leaving") };
+            let member = before.cluster.bootstrapped && etcd(before).members.iter().any(|m| m.name == machine.as_str());
+            if member {
+                return Some("a machine is deleted when etcd has no member of it");
+            }
+            let node = before.nodes.known().unwrap().iter().find(|n| n.machine.as_ref() == Some(machine));
+            let busy = node.is_some_and(|n| n.pods.known().is_some_and(|p| !p.is_empty()));
+            let dead = before.agents.get(machine).is_none_or(|a| a.heard().is_none());
+            let expired = record.deleting == Some(long_ago());
+            (before.cluster.bootstrapped && busy && !dead && !expired).then_some("drained before deleted")
+        }
+        Action::CreateMachine { machine, pool, ordinal, .. } => {
+            let reused = used.get(pool.as_str()).is_some_and(|bits| bits & (1 << ordinal) != 0);
+            (reused && record(before, machine).is_none()).then_some("an ordinal is never used twice")
+        }
+        Action::RecordFounders { .. } if before.cluster.bootstrapped => Some("founded once"),
+        Action::ApplyPlan { machine, expected: None, .. } if before.cluster.bootstrapped => {
+            let told = |m: &MachineRecord| m.is_control_plane() && used.get("told").is_some_and(|bits| bits & (1 << m.ordinal) != 0);
+            record(before, machine).is_some_and(told).then_some("a member's data directory is used once")
+        }
+        Action::CreateInstance { machine, .. } => record(after, machine).is_none().then_some("record before effect"),
+        Action::RecordEndpoint { .. } => {
+            (before.cluster.endpoint.is_some() && before.cluster.endpoint != after.cluster.endpoint).then_some("the endpoint never changes")
+        }
+        _ => None,
+    }
+}
+
+/// Whoever had a quorum has one after everything that we do. One member alone cannot be changed without a pause.
+fn quorum(moved: &Moved<'_>) -> Option<&'static str> {
+    let holds = |world: &Observed| {
+        let (all, answering) = votes(etcd(world));
+        answering > all / 2
+    };
+    let alone = votes(etcd(moved.before)).0 == 1 && votes(etcd(moved.after)).0 == 1;
+    (holds(moved.before) && !holds(moved.after) && !alone).then_some("quorum is never endangered by what we do")
+}
+
+/// While a voter is down, no other is taken whose loss would leave no spare.
+fn spare(moved: &Moved<'_>) -> Option<&'static str> {
+    let (before, after) = (etcd(moved.before), etcd(moved.after));
+    let lost = before.voters().filter(|m| m.status.known().is_some()).find(|m| {
+        let now = after.voters().find(|n| n.id == m.id);
+        now.is_none_or(|n| n.status.known().is_none())
+    })?;
+    let another_is_down = before.voters().any(|m| m.id != lost.id && m.status.known().is_none());
+    let (all, answering) = votes(after);
+    (moved.fresh && another_is_down && answering <= all / 2 + 1).then_some("the last spare is not taken while another member is down")
+}
+
+/// Versions, retirement and addons.
+fn changes(moved: &Moved<'_>) -> Option<&'static str> {
+    let Moved { before, after, spec, .. } = moved;
+    match moved.action {
+        Action::SetVersions { machine, from, to, .. } => {
+            let plane = record(before, machine).is_some_and(MachineRecord::is_control_plane);
+            let safe = before.cluster.upgrade.as_ref().is_some_and(|u| {
+                before.snapshots.known().unwrap().iter().any(|s| s.name == u.snapshot && s.completed.is_some())
+            });
+            if plane && !safe {
+                return Some("nothing is upgraded before a snapshot is complete and the upgrade recorded");
+            }
+            let node = before.nodes.known().unwrap().iter().find(|n| n.machine.as_ref() == Some(machine));
+            let expired = node.is_some_and(|n| n.cordoned == Some(long_ago()));
+            let empty = node.is_none_or(|n| n.unschedulable && n.pods.known().is_some_and(Vec::is_empty));
+            let runs_before = what_runs(before, machine).iter().all(|v| v.node.kubelet.minor == to.node.kubelet.minor);
+            let minor = from.node.kubelet.minor != to.node.kubelet.minor && !runs_before;
+            (minor && !empty && !expired && moved.fresh).then_some("a kubelet's minor changes on an empty Node")
+        }
+        Action::Retire { machine, .. } => {
+            let balancer = before.cloud.known().unwrap().load_balancer.as_ref();
+            let uid = record(before, machine).map(|m| m.uid.clone()).unwrap_or_default();
+            let id = before.cloud.known().unwrap().of(&uid).map(|i| i.id.clone()).unwrap_or_default();
+            balancer.is_some_and(|b| b.targets.contains(&id)).then_some("no client is sent to an API server that is told to stop")
+        }
+        Action::ApplyAddons { .. } => {
+            let new = spec.control_plane.versions.control_plane.map(|v| v.api_server);
+            let serving = records(after).iter().filter(|m| m.is_control_plane() && m.deleting.is_none() && !what_runs(after, &m.name).is_empty());
+            let all_new = serving.flat_map(|m| what_runs(after, &m.name)).all(|v| v.control_plane.map(|c| c.api_server) >= new);
+            (moved.fresh && !all_new).then_some("addons follow the API servers")
+        }
+        _ => None,
+    }
+}
+
+/// Workers that do their work stay enough, but for what their owner takes away.
+fn availability(moved: &Moved<'_>) -> Option<&'static str> {
+    let machine = match moved.action {
+        Action::Cordon { machine, returns: true, .. } | Action::SetVersions { machine, .. } => machine,
+        Action::DeleteMachine { machine, why: Removal::Outdated, .. } => machine,
+        _ => return None,
+    };
+    let pool = record(moved.before, machine).and_then(|m| moved.spec.pools.iter().find(|p| p.name == m.pool))?;
+    let wanted = pool.replicas?;
+    let floor = wanted.saturating_sub(pool.upgrade.max_unavailable.rounded_down(wanted));
+    let works = |world: &Observed, m: &MachineRecord| {
+        let node = world.nodes.known().unwrap().iter().find(|n| n.machine.as_ref() == Some(&m.name));
+        let state = world.agents.get(&m.name).and_then(AgentFacts::heard);
+        let runs = world.cloud.known().unwrap().of(&m.uid).is_some_and(|i| i.state == InstanceState::Running && i.trouble.is_none());
+        let changing = m.changed.is_some() && state.is_some_and(|s| s.applied != world.wanted.get(&m.name).cloned());
+        m.deleting.is_none() && runs && !changing && node.is_some_and(|n| n.ready && !n.unschedulable)
+    };
+    let count = |world: &Observed| records(world).iter().filter(|m| m.pool == pool.name && works(world, m)).count();
+    let (before, after) = (count(moved.before), count(moved.after));
+    (moved.fresh && after < before && after < floor as usize).then_some("no more of a pool are away than it allows")
+}
