@@ -1,5 +1,6 @@
 //! A cluster's authorities as the operator holds them in memory, and the short-lived certificates that it makes for itself from them.
 
+use crate::etcd::{EtcdError, EtcdIdentity};
 use jiff::{SignedDuration, Timestamp};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
@@ -22,6 +23,9 @@ pub enum KeysError {
     /// What was made from it is not usable.
     #[error(transparent)]
     Own(#[from] slipway_agent_api::AgentError),
+    /// The same, of the way to etcd.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
 }
 
 /// The keys of one cluster.
@@ -30,6 +34,8 @@ pub struct Keys {
     pub pki: ClusterPki,
     /// The operator towards its agents.
     pub operator: Arc<OperatorIdentity>,
+    /// The operator towards its etcd.
+    pub etcd: EtcdIdentity,
     super_admin: slipway_pki::Leaf,
     fingerprint: String,
     version: String,
@@ -42,11 +48,12 @@ impl Keys {
         let pki = ClusterPki::from_secret(data)?;
         let own = pki.issue_for_days(&Identity::Operator, now, DAYS)?;
         let operator = Arc::new(OperatorIdentity::from_pem(own.certificate(), own.key().expose_secret(), pki.agent.certificate())?);
+        let etcd = EtcdIdentity::new(&pki.issue_for_days(&Identity::EtcdOperator, now, DAYS)?, pki.etcd.certificate())?;
         let super_admin = pki.issue_for_days(&Identity::SuperAdmin, now, DAYS)?;
         let authorities =
             [pki.cluster.certificate(), pki.etcd.certificate(), pki.front_proxy.certificate(), pki.agent.certificate()].concat();
         let fingerprint = hex::encode(Sha256::digest(authorities)).chars().take(16).collect();
-        Ok(Self { pki, operator, super_admin, fingerprint, version, made: now })
+        Ok(Self { pki, operator, etcd, super_admin, fingerprint, version, made: now })
     }
 
     /// Whether they still are what that version of the Secret says, and fresh enough.

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! run ──► leadership ──► controller ──► one loop per Cluster ──► reconcile
-//!                                                                  observe  → agents, workload, the cloud, the management API
+//!                                                                  observe  → agents, etcd, workload, the cloud, the management API
 //!                                                                  validate → the model's types
 //!                                                                  compose  → render, keys: the planner's words
 //!                                                                  plan     → slipway-plan, pure
-//!                                                                  execute  → records, secrets, cloud, machines, workload
+//!                                                                  execute  → records, secrets, cloud, machines, membership, workload
 //!                                                                  report   → statuses, events
 //! ```
 //! Others use [`run`] (the program), [`manifests`] and [`artifacts::render_artifacts_index`] (who installs it), and [`forecast`] (who wants to know what it would do).
@@ -21,6 +21,7 @@ mod compose;
 pub mod context;
 pub mod controller;
 pub mod effects;
+pub mod etcd;
 mod execute;
 mod failures;
 pub mod forecast;

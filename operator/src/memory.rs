@@ -4,6 +4,7 @@
 use crate::agents::AgentPool;
 use crate::bell::Bell;
 use crate::context::ClusterRef;
+use crate::etcd::EtcdLink;
 use crate::execute::Running;
 use crate::failures::Failures;
 use crate::keys::Keys;
@@ -29,6 +30,8 @@ pub struct Memory {
     pub agents: AgentPool,
     /// The connection to its API, and what it was opened for.
     pub workload: Option<(String, WorkloadLink)>,
+    /// The ways to its etcd, and what they were opened for.
+    pub etcd: Option<(String, EtcdLink)>,
     /// Long poll at the cloud.
     pub cloud_watch: Option<CloudWatch>,
     /// Its authorities, as last read.
@@ -55,6 +58,7 @@ impl Memory {
             key: None,
             agents: AgentPool::default(),
             workload: None,
+            etcd: None,
             cloud_watch: None,
             keys: None,
             digests: BTreeMap::new(),
@@ -69,6 +73,7 @@ impl Memory {
     pub fn after_panic(&mut self) {
         self.agents = AgentPool::default();
         self.workload = None;
+        self.etcd = None;
         self.keys = None;
         self.digests.clear();
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// Debian package, and a file that shows it is there.
-const PACKAGES: [(&str, &str); 15] = [
+const PACKAGES: [(&str, &str); 17] = [
     ("systemd", "/usr/lib/systemd/systemd"),
     ("dbus", "/usr/bin/dbus-daemon"),
     ("runc", "/usr/sbin/runc"),
@@ -19,6 +19,8 @@ const PACKAGES: [(&str, &str); 15] = [
     ("openssl", "/usr/bin/openssl"),
     ("gcc", "/usr/bin/gcc"),
     ("pkg-config", "/usr/bin/pkg-config"),
+    ("protobuf-compiler", "/usr/bin/protoc"),
+    ("libprotobuf-dev", "/usr/include/google/protobuf/descriptor.proto"),
     ("libseccomp-dev", "/usr/include/seccomp.h"),
     ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),
 ];

@@ -1,4 +1,5 @@
-//! Opaque bytes to a few addresses that the operator cannot reach itself: this machine's apiserver and etcd, and the agents beside it.
+//! Opaque bytes to a few addresses that the operator cannot reach itself: this machine's apiserver and etcd, and the agents and etcd members beside it
+//! (so that a member whose own agent is silent can still be asked). TLS goes end to end, so that this opens no more than a network that is not filtered.
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -17,6 +18,8 @@ const DIAL: Duration = Duration::from_secs(3);
 const CHUNK: usize = 32 * 1024;
 /// etcd and apiserver.
 const OWN_PORTS: [u16; 2] = [2379, 6443];
+/// On machines of the same network: agents, and etcd towards its clients.
+const PEER_PORTS: [u16; 2] = [AGENT_PORT, 2379];
 
 /// The address, if a tunnel may go there. `local`: the machine's address that the caller dialled, whose network is the machine's.
 pub fn allowed(target: &str, local: SocketAddr) -> Result<SocketAddr, Refusal> {
@@ -25,12 +28,12 @@ pub fn allowed(target: &str, local: SocketAddr) -> Result<SocketAddr, Refusal> {
     let network = |ip: Ipv4Addr| ip.to_bits() >> 8;
     match (address.ip(), local.ip()) {
         (IpAddr::V4(Ipv4Addr::LOCALHOST), _) if OWN_PORTS.contains(&address.port()) => Ok(address),
-        (IpAddr::V4(to), IpAddr::V4(own)) if address.port() == AGENT_PORT && !to.is_loopback() && network(to) == network(own) => {
+        (IpAddr::V4(to), IpAddr::V4(own)) if PEER_PORTS.contains(&address.port()) && !to.is_loopback() && network(to) == network(own) => {
             Ok(address)
         }
         _ => Err(refuse(&format!(
-            "allowed are 127.0.0.1:{}, 127.0.0.1:{} and agents (port {AGENT_PORT}) of this machine's network",
-            OWN_PORTS[0], OWN_PORTS[1]
+            "allowed are 127.0.0.1:{}, 127.0.0.1:{}, and agents (port {}) and etcd members (port {}) of this machine's network",
+            OWN_PORTS[0], OWN_PORTS[1], PEER_PORTS[0], PEER_PORTS[1]
         ))),
     }
 }
@@ -86,13 +89,15 @@ mod tests {
     #[test]
     fn tunnels_lead_to_few_places() {
         let local: SocketAddr = "198.18.3.10:7443".parse().unwrap();
-        for good in ["127.0.0.1:2379", "127.0.0.1:6443", "198.18.3.20:7443"] {
+        for good in ["127.0.0.1:2379", "127.0.0.1:6443", "198.18.3.20:7443", "198.18.3.20:2379"] {
             allowed(good, local).unwrap();
         }
         for bad in [
             "127.0.0.1:22",
             "127.0.0.1:7443",
             "198.18.4.20:7443",
+            "198.18.4.20:2379",
+            "198.18.3.20:2380",
             "198.18.3.20:10250",
             "[::1]:6443",
             "localhost:6443",

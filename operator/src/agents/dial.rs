@@ -1,10 +1,11 @@
 //! How agents are reached: over the network, or, in tests, in memory.
 
+use crate::etcd::{Etcd, EtcdError, EtcdIdentity, GrpcEtcd};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use secrecy::SecretString;
 use slipway_agent_api::{AgentClient, AgentError, OperatorIdentity, v1};
-use slipway_model::{MachinePlan, PlanDigest};
+use slipway_model::{MachineName, MachinePlan, PlanDigest};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -46,6 +47,8 @@ pub trait Agent: Send + Sync {
     async fn renewal_request(&self, epoch: u64) -> Result<String, AgentError>;
     /// Stops everything and forgets.
     async fn reset(&self, epoch: u64, machine_name: &str) -> Result<(), AgentError>;
+    /// The way to a machine's etcd member at `target` (address:port): this machine's own, or one beside it.
+    async fn etcd(&self, target: &str, machine: &MachineName, identity: &EtcdIdentity) -> Result<Arc<dyn Etcd>, EtcdError>;
 }
 
 /// Over TCP, TLS and gRPC.
@@ -100,5 +103,11 @@ impl Agent for AgentClient {
 
     async fn reset(&self, epoch: u64, machine_name: &str) -> Result<(), AgentError> {
         self.reset(epoch, machine_name).await
+    }
+
+    async fn etcd(&self, target: &str, machine: &MachineName, identity: &EtcdIdentity) -> Result<Arc<dyn Etcd>, EtcdError> {
+        let silent = |e: AgentError| EtcdError::Silent { machine: machine.clone(), why: format!("through an agent: {e}") };
+        let stream = self.tunnel(target).await.map_err(silent)?;
+        Ok(Arc::new(GrpcEtcd::connect(stream, machine, identity).await?))
     }
 }

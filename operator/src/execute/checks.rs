@@ -8,14 +8,15 @@ use crate::context::{Context, LABEL_CLUSTER};
 use crate::observe;
 use crate::records;
 use crate::workload::{self, NodeFacts as Seen, View};
+use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use slipway_agent_api::AGENT_PORT;
 use slipway_cloud_api::InstanceState;
 use slipway_crds::{Cluster, Machine, NodePool};
-use slipway_model::{DeletionPolicy, MachineName};
-use slipway_plan::{ClusterFacts, MachineRecord, NodeFacts, may_be_deleted};
+use slipway_model::{DeletionPolicy, MachineName, MachineVersions, PoolName};
+use slipway_plan::{ClusterFacts, EtcdFacts, Fact, MachineRecord, NodeFacts, Running, is_no_member, may_be_deleted, skew_allows};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -47,6 +48,56 @@ pub async fn machine(context: &Context, scene: &Scene, name: &MachineName) -> Re
     found.map(|m| records::machine(&m).map_err(EffectError::own)).transpose()
 }
 
+/// All Machines of the cluster as they are now.
+pub async fn machines(context: &Context, scene: &Scene) -> Result<Vec<MachineRecord>, EffectError> {
+    let api: Api<Machine> = Api::namespaced(context.client.clone(), &scene.cluster.namespace);
+    let ours = ListParams::default().labels(&format!("{LABEL_CLUSTER}={}", scene.cluster.name));
+    let found = call(api.list(&ours)).await.map_err(EffectError::api("list the Machines"))?;
+    found.items.iter().map(|m| records::machine(m).map_err(EffectError::own)).collect()
+}
+
+/// etcd's members as they are now; `Unknown` where no quorum answers.
+async fn etcd(scene: &Scene) -> Fact<EtcdFacts> {
+    let look = match scene.etcd() {
+        Ok(door) => door.look().await.map_err(|e| e.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    look.map_or_else(|why| Fact::unknown(why, clock::now()), |look| Fact::Known(look.facts))
+}
+
+/// A machine may be told these versions: nothing that must not meet would, and of the control plane no other one is half changed.
+pub fn versions_may_change(scene: &Scene, machines: &[MachineRecord], name: &MachineName, to: MachineVersions) -> Result<(), EffectError> {
+    let running: Vec<Running> = machines.iter().map(|m| Running::of(m, scene.is_settled(m))).collect();
+    skew_allows(&running, name, to).map_err(|violation| EffectError::Precondition(violation.to_string()))?;
+    let is_control_plane = |m: &&MachineRecord| m.is_control_plane() && m.deleting.is_none();
+    if !machines.iter().filter(is_control_plane).any(|m| m.name == *name) {
+        return Ok(());
+    }
+    let half_changed = |m: &&MachineRecord| m.name != *name && m.changed.is_some() && !scene.is_settled(m);
+    match machines.iter().filter(is_control_plane).find(half_changed) {
+        Some(other) => refuse(format!("{} is half changed", other.name)),
+        None => Ok(()),
+    }
+}
+
+/// A control plane may be given its first configuration: nothing is founded yet, or it is recorded how it joins, and its member waits for it.
+pub async fn first_plan_may_come(context: &Context, scene: &Scene, name: &MachineName, uid: &str) -> Result<(), EffectError> {
+    let (cluster, record) = tokio::try_join!(cluster(context, scene), machine(context, scene, name))?;
+    if !cluster.bootstrapped {
+        return Ok(());
+    }
+    let Some(record) = record.filter(|r| r.uid == uid && r.deleting.is_none()) else {
+        return refuse(format!("{name} is not the machine {uid} any more, or is being deleted"));
+    };
+    let Some(join) = record.join else { return refuse(format!("the control plane is founded: {name} comes too late")) };
+    let look = scene.etcd()?.look().await?;
+    match look.facts.members.iter().find(|m| m.id == join.member) {
+        Some(member) if member.learner && member.name.is_empty() => Ok(()),
+        Some(member) => refuse(format!("etcd member {} of {name} has started before: its data are lost", member.id)),
+        None => refuse(format!("etcd has no member {} for {name} any more", join.member)),
+    }
+}
+
 /// These founders live and, where they replace others, those are gone.
 pub async fn founders_live(context: &Context, scene: &Scene, founders: &[MachineName], before: &[MachineName]) -> Result<(), EffectError> {
     let api: Api<Machine> = Api::namespaced(context.client.clone(), &scene.cluster.namespace);
@@ -62,13 +113,35 @@ pub async fn founders_live(context: &Context, scene: &Scene, founders: &[Machine
     }
 }
 
-/// A worker really is dead: its cloud does not show it running, or its agent still does not answer.
+/// A machine really is dead: its cloud does not show it running, or its agent still does not answer, or it answers and has lost its disk.
 pub async fn is_dead(context: &Context, scene: &Scene, name: &MachineName, uid: &str) -> Result<(), EffectError> {
     let (inventory, record) =
         tokio::try_join!(async { context.cloud.inventory(&scene.key).await.map_err(EffectError::from) }, machine(context, scene, name))?;
     let Some(record) = record.filter(|r| r.uid == uid) else { return Ok(()) };
     let runs = inventory.instances.iter().any(|i| i.machine_uid == uid && i.state == InstanceState::Running);
-    if runs && answers(context, scene, &record).await { refuse(format!("{name} is back")) } else { Ok(()) }
+    if !runs || !answers(context, scene, &record).await {
+        return Ok(());
+    }
+    let is_control_plane = record.is_control_plane() && cluster(context, scene).await?.bootstrapped;
+    if is_control_plane && knows_no_plan(scene, &record).await? && has_started(context, scene, &record).await? {
+        return Ok(());
+    }
+    refuse(format!("{name} is back"))
+}
+
+/// Whether the agent, asked now, has no configuration.
+async fn knows_no_plan(scene: &Scene, record: &MachineRecord) -> Result<bool, EffectError> {
+    let Some(agent) = scene.connections.get(&record.uid) else { return Ok(false) };
+    let state = agent.watch().await?.next().await.transpose()?;
+    Ok(state.is_some_and(|s| s.accepted_digest.is_empty()))
+}
+
+/// Whether a machine's member of etcd once started.
+async fn has_started(context: &Context, scene: &Scene, record: &MachineRecord) -> Result<bool, EffectError> {
+    if cluster(context, scene).await?.founders.contains(&record.name) {
+        return Ok(true);
+    }
+    Ok(etcd(scene).await.known().is_some_and(|e| e.members.iter().any(|m| m.name == record.name.as_str())))
 }
 
 /// A recorded machine's instance may go: its cluster does, or the machine does and is drained, or its drain has lasted long enough, or it is dead.
@@ -83,7 +156,11 @@ pub async fn instance_may_go(context: &Context, scene: &Scene, name: &MachineNam
     let recorded = call(pools.get_opt(&pool)).await.map_err(EffectError::api(format!("read NodePool {pool}")))?;
     let timeout = recorded.and_then(|p| p.spec.drain_timeout_seconds);
     let node = if cluster.bootstrapped { node(scene, name).await } else { None };
-    let etcd = slipway_plan::Fact::unknown("not asked yet", clock::now());
+    let etcd = if cluster.bootstrapped && record.is_control_plane() {
+        etcd(scene).await
+    } else {
+        Fact::unknown("not asked: it is no member", clock::now())
+    };
     let may = |answers| may_be_deleted(&scene.spec, cluster.bootstrapped, &record, timeout, node.as_ref(), answers, &etcd, clock::now());
     // The agent is asked only where it matters.
     if may(true) || (may(false) && !answers(context, scene, &record).await) {
@@ -106,7 +183,7 @@ async fn node(scene: &Scene, name: &MachineName) -> Option<NodeFacts> {
         kubelet: None,
         conditions: vec![],
         labels_ok: true,
-        pods: slipway_plan::Fact::unknown("the cluster's API does not answer", clock::now()),
+        pods: Fact::unknown("the cluster's API does not answer", clock::now()),
     };
     let Some(door) = &scene.workload else { return Some(unseen()) };
     let nodes: Api<Node> = Api::all(door.client.clone());
@@ -133,24 +210,42 @@ async fn answers(context: &Context, scene: &Scene, record: &MachineRecord) -> bo
     context.agents.connect(peer, &record.uid, &keys.operator).await.is_ok()
 }
 
-/// An instance without a record may go: there really is none, and it is no founder of a control plane that works.
-pub async fn stray_may_go(context: &Context, scene: &Scene, name: &MachineName, machine_uid: &str) -> Result<(), EffectError> {
+/// An instance without a record may go: there really is none, and no member of etcd is on it.
+pub async fn stray_may_go(
+    context: &Context,
+    scene: &Scene,
+    name: &MachineName,
+    machine_uid: &str,
+    instance: &str,
+) -> Result<(), EffectError> {
     let (cluster, record) = tokio::try_join!(cluster(context, scene), machine(context, scene, name))?;
     if record.is_some_and(|r| r.uid == machine_uid) {
         return refuse(format!("{name} has a record after all"));
     }
-    if cluster.deleting.is_none() && cluster.bootstrapped && cluster.founders.contains(name) {
-        return refuse(format!("{name} founded the control plane: its instance is not deleted without a record"));
+    let first_of_name = format!("{}-{}-", scene.cluster.name, PoolName::control_plane());
+    if cluster.deleting.is_some() || !cluster.bootstrapped || !name.as_str().starts_with(&first_of_name) {
+        return Ok(());
     }
-    Ok(())
+    let inventory = context.cloud.inventory(&scene.key).await?;
+    let address = inventory.instances.iter().find(|i| i.id == instance).map(|i| i.address);
+    let look = scene.etcd()?.look().await?;
+    match look.facts.members.iter().find(|m| m.name == name.as_str() || Some(m.peer) == address) {
+        Some(member) => refuse(format!("etcd member {} ({}) is on it, or was: it has to leave etcd first", member.id, member.name)),
+        None => Ok(()),
+    }
 }
 
-/// A Machine record may go: its cluster does; or the machine does, it is no control plane of a cluster that works, and the cloud has nothing of it.
+/// A Machine record may go: its cluster does; or the machine does, nothing of etcd is on it, and the cloud has nothing of it.
 pub async fn record_may_go(context: &Context, scene: &Scene, name: &MachineName, uid: &str, orphan: bool) -> Result<(), EffectError> {
     let (cluster, record) = tokio::try_join!(cluster(context, scene), machine(context, scene, name))?;
     let Some(record) = record.filter(|r| r.uid == uid) else { return Ok(()) };
-    if cluster.deleting.is_none() && (record.deleting.is_none() || (record.is_control_plane() && cluster.bootstrapped)) {
-        return refuse(format!("{name} is not to go"));
+    if cluster.deleting.is_none() {
+        if record.deleting.is_none() {
+            return refuse(format!("{name} is not to go"));
+        }
+        if cluster.bootstrapped && record.is_control_plane() && !is_no_member(&record, &etcd(scene).await) {
+            return refuse(format!("{name} is a member of etcd, or it cannot be seen whether it is"));
+        }
     }
     if !orphan && context.cloud.inventory(&scene.key).await?.instances.iter().any(|i| i.machine_uid == uid) {
         return refuse(format!("{name} still has an instance"));

@@ -52,7 +52,7 @@ pub async fn delete_stray_instance(
     machine_uid: &str,
     instance: &str,
 ) -> Result<(), EffectError> {
-    checks::stray_may_go(context, scene, machine, machine_uid).await?;
+    checks::stray_may_go(context, scene, machine, machine_uid, instance).await?;
     Ok(context.cloud.delete_instance(&scene.key, instance).await?)
 }
 

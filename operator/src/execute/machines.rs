@@ -63,8 +63,8 @@ pub async fn apply_plan(
     expected: Option<&PlanDigest>,
     wanted: &PlanDigest,
 ) -> Result<(), EffectError> {
-    if expected.is_none() && scene.machine(machine, uid)?.pool.is_control_plane() && checks::cluster(context, scene).await?.bootstrapped {
-        return Err(EffectError::Precondition(format!("the control plane is founded: {machine} comes too late")));
+    if expected.is_none() && scene.machine(machine, uid)?.pool.is_control_plane() {
+        checks::first_plan_may_come(context, scene, machine, uid).await?;
     }
     let name = secrets::machine_pki_name(machine);
     let data = secrets::read(context, scene, &name).await?;

@@ -1,7 +1,7 @@
 //! All effects on the outside world. Each action of a plan becomes a task with a deadline and a span; nothing here decides what is done.
 //!
 //! ```text
-//! Plan.actions ──► not running, not waiting after a failure ──► task ──► records │ secrets │ cloud │ machines │ workload
+//! Plan.actions ──► not running, not waiting after a failure ──► task ──► records │ secrets │ cloud │ machines │ membership │ workload
 //!                                                                └─ ended: success or failure into the book, the bell rings
 //! ```
 //! Passes go on while effects run: one that is slow holds up nothing but itself. Those that choose ([`Action::chooses`]) end before the next plan.
@@ -10,9 +10,11 @@ mod book;
 mod checks;
 mod cloud;
 mod machines;
+mod membership;
 mod records;
 mod scene;
 pub mod secrets;
+mod versions;
 pub mod workload;
 
 pub use book::Page;
@@ -20,6 +22,7 @@ pub use scene::{Scene, SceneMachine};
 
 use crate::api::CallError;
 use crate::context::Context;
+use crate::etcd::EtcdError;
 use crate::memory::Memory;
 use jiff::{SignedDuration, Timestamp};
 use slipway_agent_api::AgentError;
@@ -54,6 +57,9 @@ pub enum EffectError {
     /// An agent.
     #[error(transparent)]
     Agent(#[from] AgentError),
+    /// A member of etcd.
+    #[error(transparent)]
+    Etcd(#[from] EtcdError),
     /// The world is not as the plan assumed. The next pass sees how it is.
     #[error("not done, since {0}")]
     Precondition(String),
@@ -81,7 +87,7 @@ impl EffectError {
             Self::Cloud(error) => error.retry_after.and_then(|d| SignedDuration::try_from(d).ok()),
             // Nothing is wrong: the plan was made from an older picture.
             Self::Precondition(_) => Some(SignedDuration::ZERO),
-            Self::Api { .. } | Self::Agent(_) | Self::Own(_) | Self::Deadline(_) => None,
+            Self::Api { .. } | Self::Agent(_) | Self::Etcd(_) | Self::Own(_) | Self::Deadline(_) => None,
         }
     }
 }
@@ -190,18 +196,13 @@ async fn perform(context: &Context, scene: &Scene, action: &Action) -> Result<()
         Action::CreateMachine { machine, pool, ordinal, versions, revision } => {
             records::create_machine(context, scene, machine, pool, *ordinal, versions, revision).await
         }
-        Action::SetVersions { .. }
-        | Action::RecordUpgrade { .. }
-        | Action::TakeSnapshot { .. }
-        | Action::AddMember { .. }
-        | Action::PromoteMember { .. }
-        | Action::RemoveMember { .. }
-        | Action::MoveLeader { .. }
-        | Action::Retire { .. }
-        | Action::Uncordon { .. } => Err(EffectError::Own(format!("{action}: not in this build yet"))),
+        Action::SetVersions { machine, uid, from, to } => versions::set(context, scene, machine, uid, from, to).await,
+        Action::RecordUpgrade { from, to } => versions::record_upgrade(context, scene, from.as_ref(), to.as_ref()).await,
+        Action::TakeSnapshot { .. } => Err(EffectError::Own(format!("{action}: not in this build yet"))),
         Action::RecordInstance { machine, uid, instance } => records::record_instance(context, scene, machine, uid, instance).await,
         Action::RecordFounders { from, founders } => records::record_founders(context, scene, from, founders).await,
         Action::RecordBootstrapped { founders } => records::record_bootstrapped(context, scene, founders).await,
+        Action::Retire { machine, uid } => records::retire(context, scene, machine, uid).await,
         Action::DeleteMachine { machine, uid, why } => records::delete_machine(context, scene, machine, uid, *why).await,
         Action::RemoveMachine { machine, uid, keep_secrets } => records::remove_machine(context, scene, machine, uid, *keep_secrets).await,
         Action::RemoveFinalizer => records::remove_finalizer(context, scene).await,
@@ -230,9 +231,15 @@ async fn perform(context: &Context, scene: &Scene, action: &Action) -> Result<()
             machines::apply_plan(context, scene, machine, uid, expected.as_ref(), wanted).await
         }
 
+        Action::AddMember { machine, uid, address } => membership::add(context, scene, machine, uid, *address).await,
+        Action::PromoteMember { machine, member } => membership::promote(scene, machine, *member).await,
+        Action::RemoveMember { machine, member } => membership::remove(context, scene, machine.as_ref(), *member).await,
+        Action::MoveLeader { machine, from, to } => membership::move_leader(scene, machine, *from, *to).await,
+
         Action::ApplyAddons { wanted } => workload::apply_addons(context, scene, wanted).await,
         Action::LabelNode { machine, node, uid } => workload::label_node(scene, machine, node, uid).await,
-        Action::Cordon { node, uid, machine: _, returns: _ } => workload::cordon(scene, node, uid).await,
+        Action::Cordon { node, uid, machine: _, returns } => workload::cordon(scene, node, uid, *returns).await,
+        Action::Uncordon { node, uid, machine: _ } => workload::uncordon(scene, node, uid).await,
         Action::Evict { machine, pod } => workload::evict(context, scene, machine, pod).await,
         Action::DeleteNode { node, uid, machine: _ } => workload::delete_node(scene, node, uid).await,
     }

@@ -12,9 +12,9 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use slipway_crds::{Cluster, Instance, Machine, MachineRole, MachineSpec, NodePool, NodePoolSpec};
+use slipway_crds::{Cluster, Instance, Join, Machine, MachineRole, MachineSpec, NodePool, NodePoolSpec};
 use slipway_model::{MachineName, MachineVersions, PoolName};
-use slipway_plan::{Endpoint, InstanceRef, Ordinals, Removal};
+use slipway_plan::{Endpoint, InstanceRef, JoinRecord, Ordinals, Removal};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
@@ -266,6 +266,7 @@ pub async fn create_machine(
     if !open {
         return Err(EffectError::Precondition(format!("number {ordinal} of pool {pool} is settled, or was never handed out")));
     }
+    checks::versions_may_change(scene, &checks::machines(context, scene).await?, machine, *versions)?;
     let spec = MachineSpec {
         cluster: scene.cluster.name.clone(),
         pool: pool.to_string(),
@@ -290,7 +291,7 @@ pub async fn create_machine(
 }
 
 /// Compare-and-swap on a Machine's spec, by UID.
-async fn record_machine(
+pub async fn record_machine(
     context: &Context,
     scene: &Scene,
     name: &MachineName,
@@ -345,6 +346,31 @@ pub async fn record_claimed(context: &Context, scene: &Scene, name: &MachineName
         }
     })
     .await
+}
+
+/// How its etcd member joins: once, and the same ever after.
+pub async fn record_join(context: &Context, scene: &Scene, name: &MachineName, uid: &str, join: &JoinRecord) -> Result<(), EffectError> {
+    let wanted = Join {
+        member: join.member.to_string(),
+        members: join.members.iter().map(|(name, address)| (name.to_string(), address.to_string())).collect(),
+    };
+    record_machine(context, scene, name, uid, |spec| match &spec.join {
+        Some(known) if known.member == wanted.member => Ok(false),
+        Some(known) => Err(format!("{name} is recorded as etcd member {}", known.member)),
+        None => {
+            spec.join = Some(wanted.clone());
+            Ok(true)
+        }
+    })
+    .await
+}
+
+/// It leaves the control plane, for good.
+pub async fn retire(context: &Context, scene: &Scene, name: &MachineName, uid: &str) -> Result<(), EffectError> {
+    if checks::machine(context, scene, name).await?.is_none_or(|m| m.uid != uid || m.deleting.is_none()) {
+        return Err(EffectError::Precondition(format!("{name} is not being deleted")));
+    }
+    record_machine(context, scene, name, uid, |spec| Ok(!std::mem::replace(&mut spec.retiring, true))).await
 }
 
 pub async fn delete_machine(context: &Context, scene: &Scene, name: &MachineName, uid: &str, why: Removal) -> Result<(), EffectError> {

@@ -2,6 +2,7 @@
 
 use super::{EffectError, Scene};
 use crate::api::{CallError, call};
+use crate::clock;
 use crate::context::{Context, FIELD_MANAGER};
 use crate::render;
 use crate::report::events;
@@ -17,6 +18,9 @@ use slipway_plan::PodKey;
 
 /// Annotation on a Node: digest of the pool's labels and taints as they were last put on.
 pub const POOL_DIGEST: &str = "slipway.dev/pool-settings";
+
+/// Annotation on a Node: when it was cordoned so that its machine could be changed in place.
+pub const CORDONED: &str = "slipway.dev/cordoned";
 
 /// Kinds that others live in or refer to, and rights that the cloud-controller-manager waits for: applied first, the rest concurrently after them.
 const FIRST: [&str; 5] = ["Namespace", "ServiceAccount", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"];
@@ -90,12 +94,47 @@ pub async fn label_node(scene: &Scene, machine: &MachineName, node: &str, uid: &
     Ok(())
 }
 
-pub async fn cordon(scene: &Scene, node: &str, uid: &str) -> Result<(), EffectError> {
+/// `returns`: with the time beside it, which says that it is ours to lift again. One that somebody else cordoned before stays theirs.
+pub async fn cordon(scene: &Scene, node: &str, uid: &str, returns: bool) -> Result<(), EffectError> {
+    let what = format!("cordon Node {node}");
+    if !returns {
+        return schedulable(scene, node, json!({"metadata": {"uid": uid}, "spec": {"unschedulable": true}}), &what).await;
+    }
+    let Some(found) = node_of(scene, node, uid, &what).await? else {
+        return Err(EffectError::Precondition(format!("Node {node} is another one by now")));
+    };
+    if found.spec.as_ref().and_then(|s| s.unschedulable) == Some(true) {
+        return Ok(());
+    }
+    let metadata = json!({
+        "uid": uid, "resourceVersion": found.metadata.resource_version, "annotations": {CORDONED: clock::now().to_string()},
+    });
+    schedulable(scene, node, json!({"metadata": metadata, "spec": {"unschedulable": true}}), &what).await
+}
+
+/// Only what we cordoned for a while ourselves.
+pub async fn uncordon(scene: &Scene, node: &str, uid: &str) -> Result<(), EffectError> {
+    let what = format!("uncordon Node {node}");
+    let Some(found) = node_of(scene, node, uid, &what).await? else { return Ok(()) };
+    if !found.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(CORDONED)) {
+        return Ok(());
+    }
+    let metadata = json!({"uid": uid, "resourceVersion": found.metadata.resource_version, "annotations": {CORDONED: null}});
+    schedulable(scene, node, json!({"metadata": metadata, "spec": {"unschedulable": null}}), &what).await
+}
+
+/// A Node as it is now, with its uid.
+async fn node_of(scene: &Scene, node: &str, uid: &str, what: &str) -> Result<Option<Node>, EffectError> {
+    let nodes: Api<Node> = Api::all(scene.workload()?.client.clone());
+    let found = call(nodes.get_opt(node)).await.map_err(EffectError::api(what))?;
+    Ok(found.filter(|n| n.metadata.uid.as_deref() == Some(uid)))
+}
+
+async fn schedulable(scene: &Scene, node: &str, patch: Value, what: &str) -> Result<(), EffectError> {
     let door = scene.workload()?;
     let nodes: Api<Node> = Api::all(door.client.clone());
-    let patch = json!({"metadata": {"uid": uid}, "spec": {"unschedulable": true}});
-    let applied = call(nodes.patch(node, &PatchParams::default(), &Patch::Strategic(&patch))).await;
-    let facts = NodeFacts::of(&applied.map_err(EffectError::api(format!("cordon Node {node}")))?);
+    let applied = call(nodes.patch(node, &PatchParams::default(), &Patch::Merge(&patch))).await.map_err(EffectError::api(what))?;
+    let facts = NodeFacts::of(&applied);
     door.note(|view| {
         view.nodes.insert(facts.name.clone(), facts);
     });

@@ -40,9 +40,9 @@ fn facts_of(node: &Seen, view: &View, spec: &ClusterSpec, machines: &BTreeMap<Ma
         since: node.since.unwrap_or(node.created),
         message: if node.ready == Some(true) { String::new() } else { node.message.clone() },
         unschedulable: node.unschedulable,
-        cordoned: None,
+        cordoned: node.cordoned,
         kubelet: node.kubelet_version.parse().ok(),
-        conditions: vec![],
+        conditions: node.conditions.clone(),
         pods,
     }
 }

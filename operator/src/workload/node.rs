@@ -1,6 +1,6 @@
 //! What is needed of a Node, and of the pods on one that is being drained.
 
-use crate::execute::workload::POOL_DIGEST;
+use crate::execute::workload::{CORDONED, POOL_DIGEST};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
 use kube::ResourceExt;
@@ -31,6 +31,10 @@ pub struct NodeFacts {
     pub labels: BTreeMap<String, String>,
     /// `v1.36.4`.
     pub kubelet_version: String,
+    /// Since when it is cordoned by us, to be given back.
+    pub cordoned: Option<Timestamp>,
+    /// Its other conditions: kind, status, last transition.
+    pub conditions: Vec<(String, String, Timestamp)>,
 }
 
 /// Pods in the way of a drain.
@@ -78,8 +82,17 @@ impl NodeFacts {
             pool_digest: node.annotations().get(POOL_DIGEST).cloned().unwrap_or_default(),
             labels: node.labels().clone(),
             kubelet_version: info.map(|i| i.kubelet_version.clone()).unwrap_or_default(),
+            cordoned: node.annotations().get(CORDONED).and_then(|at| at.parse().ok()),
+            conditions: others(node),
         }
     }
+}
+
+/// Heartbeats are left out: only a transition is news.
+fn others(node: &Node) -> Vec<(String, String, Timestamp)> {
+    let all = node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let since = |c: &NodeCondition| c.last_transition_time.as_ref().map_or(Timestamp::UNIX_EPOCH, |t| t.0);
+    all.iter().filter(|c| c.type_ != "Ready").map(|c| (c.type_.clone(), c.status.clone(), since(c))).collect()
 }
 
 fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
