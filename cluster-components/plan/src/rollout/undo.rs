@@ -103,7 +103,7 @@ fn failure(draft: &mut Draft<'_>, machine: &MachineRecord) -> Option<(Part, Ill)
     let patience = SignedDuration::from_secs(i64::from(draft.spec.pace.step_timeout_seconds));
     let due = change.at.saturating_add(patience).unwrap_or(change.at);
     // An illness that began when the step's time was over is another story, and so is a machine that is lost.
-    if ill.since > due || !is_of_roll(draft, machine, change, patience) || is_dead(draft, machine) || waits_for_others(draft, machine) {
+    if ill.since > due || !is_of_roll(draft, machine, change, &ill) || is_dead(draft, machine) || waits_for_others(draft, machine) {
         return None;
     }
     if draft.now < due {
@@ -113,17 +113,22 @@ fn failure(draft: &mut Draft<'_>, machine: &MachineRecord) -> Option<(Part, Ill)
     Some((part, ill))
 }
 
-/// Whether a change belongs to the roll that is under way: later, an ill machine is only an ill machine. Nothing says when a machine was well with what it
-/// was told, so after a while only a Node that was not given back yet tells that it never was.
-fn is_of_roll(draft: &Draft<'_>, machine: &MachineRecord, change: &VersionChange, patience: SignedDuration) -> bool {
-    let cordoned = draft.node(&machine.name).is_some_and(|n| n.cordoned.is_some());
+/// Whether an illness belongs to the roll that is under way: later, an ill machine is only an ill machine.
+fn is_of_roll(draft: &Draft<'_>, machine: &MachineRecord, change: &VersionChange, ill: &Ill) -> bool {
+    let patience = SignedDuration::from_secs(i64::from(draft.spec.pace.step_timeout_seconds));
     let recent = draft.now < change.at.saturating_add(patience.saturating_mul(REMEMBERED)).unwrap_or(change.at);
+    let cordoned = draft.node(&machine.name).is_some_and(|n| n.cordoned.is_some());
+    // A machine may follow a new configuration of the same versions, or be cut off, long after its step: of these nothing tells when they began.
+    let vague = matches!(ill.reason, Reason::ApplyingConfiguration | Reason::AgentSilent | Reason::MachineStarting);
+    if vague && !cordoned && !recent {
+        return false;
+    }
     if machine.is_control_plane() {
         let last = serving(draft).filter_map(|m| m.changed.as_ref().map(|c| c.at)).max();
         let begun = draft.observed.cluster.upgrade.as_ref().is_some_and(|u| change.at >= u.since);
-        return begun && last == Some(change.at) && (cordoned || recent);
+        return begun && last == Some(change.at);
     }
-    cordoned || recent
+    true
 }
 
 /// Its agent was not even given the new configuration, because another machine is not well: not its fault.

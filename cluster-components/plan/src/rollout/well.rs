@@ -38,9 +38,7 @@ pub(crate) fn ill(draft: &Draft<'_>, machine: &MachineRecord) -> Option<Ill> {
     };
     if !is_settled(draft, machine) {
         return match &state.trouble {
-            Some(t) => {
-                Ill::new(Reason::ConfigurationTroubled, format!("its configuration to become real ({})", t.message), t.since.min(told))
-            }
+            Some(t) => Ill::new(Reason::ConfigurationTroubled, format!("its configuration to become real ({})", t.message), t.since),
             None => Ill::new(Reason::ApplyingConfiguration, "its configuration to become real", told),
         };
     }
