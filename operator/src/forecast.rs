@@ -6,11 +6,11 @@
 use crate::records::{self, RecordError};
 use jiff::Timestamp;
 use kube::ResourceExt;
-use slipway_crds::{Cluster, Machine, MachineRole, MachineStatus, NodePool};
+use slipway_crds::{Cluster, EtcdMember, Machine, MachineRole, MachineStatus, NodePool};
 use slipway_model::{ClusterSpec, MachineName, PlanDigest};
 use slipway_plan::{
-    AgentFacts, AgentState, CloudFacts, Fact, Forecast, InstanceFacts, InstanceState, LoadBalancerFacts, MachineRecord, MachineSecrets,
-    NodeFacts, Observed, ProbeFacts, SecretFacts, Trouble,
+    AgentFacts, AgentState, CloudFacts, EtcdFacts, Fact, Forecast, InstanceFacts, InstanceState, LoadBalancerFacts, MachineRecord,
+    MachineSecrets, MemberFacts, MemberId, MemberStatus, NodeFacts, Observed, ProbeFacts, SecretFacts, Trouble,
 };
 
 /// What is there of a cluster before the change.
@@ -53,6 +53,7 @@ fn observed(spec: &ClusterSpec, present: &Present, now: Timestamp) -> Result<Obs
     world.secrets = Fact::Known(secrets(&world, &machines));
     world.cloud = Fact::Known(cloud(&world, &machines));
     if world.cluster.bootstrapped {
+        world.etcd = Fact::Known(etcd(cluster, &machines));
         world.nodes = Fact::Known(machines.iter().filter_map(|(record, machine)| node(record, machine, now)).collect());
         // Applied once there was anything to apply them to; they are the operator's own business otherwise.
         world.addons = Fact::Known(Some(world.wanted_addons.clone()));
@@ -102,6 +103,25 @@ fn agent(record: &MachineRecord, status: &MachineStatus, now: Timestamp) -> Opti
     })
 }
 
+/// Members as the status tells them, by the addresses of their machines. One without a machine has no address here and is left out.
+fn etcd(cluster: &Cluster, machines: &[(MachineRecord, &Machine)]) -> EtcdFacts {
+    let told = cluster.status.as_ref().map(|s| s.etcd_members.clone()).unwrap_or_default();
+    let member = |told: &EtcdMember| {
+        let (record, _) = machines.iter().find(|(r, _)| r.name.as_str() == told.machine)?;
+        let version = told.version.as_deref().and_then(|v| v.parse().ok());
+        let version = version.or(record.versions.control_plane.map(|v| v.etcd))?;
+        let status = MemberStatus { version, leader: told.role == "Leader", in_sync: true, healthy_since: record.created, db_bytes: 0 };
+        Some(MemberFacts {
+            id: MemberId(u64::from_str_radix(&told.id, 16).ok()?),
+            name: record.name.to_string(),
+            peer: record.instance.as_ref()?.address,
+            learner: told.role == "Learner",
+            status: if told.role == "Silent" { Fact::unknown("it does not answer", record.created) } else { Fact::Known(status) },
+        })
+    };
+    EtcdFacts { members: told.iter().filter_map(member).collect(), alarms: vec![] }
+}
+
 fn secrets(world: &Observed, machines: &[(MachineRecord, &Machine)]) -> SecretFacts {
     let of =
         |record: &MachineRecord| MachineSecrets { bootstrap: !record.claimed && record.instance.is_some(), certificates: record.claimed };
@@ -116,7 +136,7 @@ fn cloud(world: &Observed, machines: &[(MachineRecord, &Machine)]) -> CloudFacts
     let instances: Vec<InstanceFacts> = machines.iter().filter_map(|(record, machine)| instance(record, machine)).collect();
     let mut targets: Vec<String> = machines
         .iter()
-        .filter(|(_, m)| m.spec.role == MachineRole::ControlPlane)
+        .filter(|(_, m)| m.spec.role == MachineRole::ControlPlane && !m.spec.retiring)
         .filter_map(|(r, _)| Some(r.instance.clone()?.id))
         .collect();
     targets.sort();
@@ -164,7 +184,7 @@ fn node(record: &MachineRecord, machine: &Machine, now: Timestamp) -> Option<Nod
         message: ready.filter(|c| c.status != "True").map(|c| c.message.clone()).unwrap_or_default(),
         unschedulable: false,
         cordoned: None,
-        kubelet: None,
+        kubelet: status.kubernetes_version.as_deref().and_then(|v| v.parse().ok()),
         conditions: vec![],
         labels_ok: true,
         pods: Fact::Known(Vec::new()),

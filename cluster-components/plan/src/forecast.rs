@@ -21,6 +21,32 @@ pub struct Step {
     pub actions: Vec<Action>,
     /// What is waited for meanwhile.
     pub waits: Vec<Wait>,
+    /// etcd before the step, once it has members.
+    pub etcd: Option<Quorum>,
+}
+
+/// How far etcd is from losing its quorum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quorum {
+    /// Voters that answer.
+    pub answering: usize,
+    /// All voters.
+    pub voters: usize,
+}
+
+impl Quorum {
+    fn of(world: &Observed) -> Option<Self> {
+        let etcd = world.etcd.known()?;
+        let voters = etcd.voters().count();
+        (voters > 0).then(|| Self { answering: etcd.voters().filter(|m| m.status.known().is_some()).count(), voters })
+    }
+}
+
+impl fmt::Display for Quorum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let needed = self.voters / 2 + 1;
+        write!(f, "etcd {}/{}, quorum {needed}", self.answering, self.voters)
+    }
 }
 
 /// How a forecast ends.
@@ -54,13 +80,14 @@ pub fn forecast(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Fore
             return Forecast { steps, end: End::Done };
         }
         let next = plan(spec, &seen(&world), now);
+        let etcd = Quorum::of(&world);
         let mut moved = false;
         for action in &next.actions {
             let before = world.clone();
             moved |= simulate(spec, &mut world, action, now).is_ok() && world != before;
         }
         if !next.actions.is_empty() {
-            steps.push(Step { actions: next.actions, waits: next.waits.clone() });
+            steps.push(Step { actions: next.actions, waits: next.waits.clone(), etcd });
         }
         for happening in happenings(&world) {
             happen(&mut world, &happening, now);
@@ -109,7 +136,13 @@ fn for_unknown<T>(fact: &mut Fact<T>, value: T) {
 /// For people: one line per action, numbered by pass.
 impl fmt::Display for Forecast {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut known = None;
         for (number, step) in self.steps.iter().enumerate() {
+            // Told where it changes: what a step leaves behind stands before the next one.
+            if let Some(quorum) = step.etcd.filter(|_| step.etcd != known) {
+                writeln!(f, "     ({quorum})")?;
+                known = step.etcd;
+            }
             for (line, action) in step.actions.iter().enumerate() {
                 match line {
                     0 => writeln!(f, "{:>3}. {action}", number + 1)?,

@@ -36,6 +36,7 @@ mod rollout;
 mod simulate;
 mod size;
 mod skew;
+mod snapshots;
 mod turn;
 mod types;
 mod wording;
@@ -50,7 +51,7 @@ pub use facts::{
     NodeFacts, PodFacts, PodKey, PreflightFacts, ProbeFacts, SnapshotFacts, Trouble,
 };
 pub use membership::STABLE_FOR;
-pub use forecast::{End, Forecast, Step, forecast};
+pub use forecast::{End, Forecast, Quorum, Step, forecast};
 #[doc(hidden)]
 pub use happenings::follow as world_follows;
 pub use happenings::{Happening, happen, happenings};
@@ -98,6 +99,7 @@ fn draft<'a>(spec: &'a ClusterSpec, observed: &'a Observed, now: Timestamp) -> d
         pools::sizeless(&mut draft);
         remediation::workers(&mut draft);
         rollout::roll(&mut draft);
+        snapshots::asked_for(&mut draft);
         machines::forward(&mut draft);
         drain::leaving(&mut draft);
         control_plane::access(&mut draft);

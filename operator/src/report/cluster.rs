@@ -1,6 +1,7 @@
 //! The Cluster's status.
 
-use super::{Write, changed};
+use super::decisions::{Decisions, OF_CLUSTER};
+use super::{Write, changed, etcd};
 use crate::compose::World;
 use jiff::Timestamp;
 use slipway_crds::{ClusterStatus, Counts, Finding, Step, Wait, set_conditions};
@@ -9,7 +10,7 @@ use slipway_plan::{Fact, MachineRecord, Plan, Status};
 /// As many waits and steps as somebody reads.
 const MAX_LINES: usize = 50;
 
-pub fn status(world: &World, plan: &Plan, mut steps: Vec<Step>, now: Timestamp) -> Option<Write> {
+pub fn status(world: &World, plan: &Plan, mut steps: Vec<Step>, decisions: &Decisions, now: Timestamp) -> Option<Write> {
     let object = &world.seen.cluster;
     let mut before = object.status.clone().unwrap_or_default();
     // Written by compare-and-swap, and by nobody here.
@@ -37,8 +38,8 @@ pub fn status(world: &World, plan: &Plan, mut steps: Vec<Step>, now: Timestamp) 
         workers: Some(Counts::new(ready(world, &workers), wanted_workers(world))),
         steps,
         waits: plan.waits.iter().take(MAX_LINES).map(wait).collect(),
-        etcd_members: vec![],
-        decisions: vec![],
+        etcd_members: etcd::members(world, &before.etcd_members),
+        decisions: decisions.after(&before.decisions, None, OF_CLUSTER),
         recorded: None,
     };
     // The end of a wait is what people look at: Ready either way, and that nothing is going on any more.

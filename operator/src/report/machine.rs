@@ -1,6 +1,7 @@
 //! A Machine's status.
 
-use super::{Write, changed, cluster};
+use super::decisions::OF_MACHINE;
+use super::{Reported, Write, changed, cluster};
 use crate::agents::Hearing;
 use crate::compose::World;
 use crate::observe::agents::{failing, time};
@@ -10,15 +11,14 @@ use kube::ResourceExt;
 use slipway_crds::{AgentStatus, Finding, Machine, MachinePhase, MachineStatus, ProbeStatus, Stage, UnitStatus, set_conditions};
 use slipway_model::MachineName;
 use slipway_plan::{InstanceFacts, InstanceState, NodeFacts, Plan};
-use std::collections::BTreeMap;
 
-pub fn status(machine: &Machine, world: &World, plan: &Plan, stages: &BTreeMap<String, Vec<Stage>>, now: Timestamp) -> Option<Write> {
+pub fn status(machine: &Machine, world: &World, plan: &Plan, reported: &Reported, now: Timestamp) -> Option<Write> {
     let (name, uid) = (machine.name_any(), machine.uid().unwrap_or_default());
     let before = machine.status.clone().unwrap_or_default();
     let instance = world.observed.cloud.known().and_then(|c| c.of(&uid));
     let node = node(world, &name);
     let hearing = world.seen.hearings.get(&uid);
-    let reached = stages.get(&name).cloned().unwrap_or_default();
+    let reached = reported.stages.get(&name).cloned().unwrap_or_default();
     let waits: Vec<_> = plan.waits.iter().filter(|w| w.machine.as_ref().is_some_and(|m| m.as_str() == name)).map(cluster::wait).collect();
     let phase = phase(machine, instance, node, hearing, &reached);
     let message = waits.first().map_or_else(String::new, |w| format!("waiting for {}", w.what));
@@ -30,7 +30,7 @@ pub fn status(machine: &Machine, world: &World, plan: &Plan, stages: &BTreeMap<S
     };
     let (units, probes) = hearing.map(said).unwrap_or_default();
     let after = MachineStatus {
-        decisions: before.decisions.clone(),
+        decisions: reported.decisions.after(&before.decisions, Some(&name), OF_MACHINE),
         observed_generation: machine.metadata.generation,
         phase: Some(phase),
         node_name: node.map(|n| n.name.clone()),

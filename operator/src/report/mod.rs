@@ -4,6 +4,8 @@
 //! cluster time (every one is an fsync in the management etcd): mere progress waits for company, what a user waits for is written at once.
 
 mod cluster;
+mod decisions;
+mod etcd;
 pub mod events;
 mod machine;
 mod pool;
@@ -44,6 +46,8 @@ const MACHINE_PACE: Duration = Duration::from_secs(1);
 pub struct Reported {
     /// When each machine reached each stage; begun from its status.
     stages: BTreeMap<String, Vec<Stage>>,
+    /// Why what was done was done.
+    decisions: decisions::Decisions,
     /// When each object's status was last written, by kind and name.
     written: BTreeMap<(&'static str, String), Instant>,
     writer: JoinSet<()>,
@@ -73,6 +77,9 @@ pub fn report(context: &Arc<Context>, memory: &mut Memory, world: &World, plan: 
     // To the second, as the API keeps transition times: or what is written would never equal what is read.
     let second = Timestamp::from_second(now.as_second()).unwrap_or(now);
     stages::note(&mut memory.reported.stages, world, now);
+    for (action, since) in memory.running.begun() {
+        memory.reported.decisions.note(plan, action, since);
+    }
     while memory.reported.writer.try_join_next().is_some() {}
     if !memory.reported.writer.is_empty() {
         // What was read for this pass may be older than what is being written.
@@ -81,9 +88,10 @@ pub fn report(context: &Arc<Context>, memory: &mut Memory, world: &World, plan: 
     }
     let steps = crate::execute::steps(memory);
     let mut writes: Vec<Write> = vec![];
-    writes.extend(cluster::status(world, plan, steps, second));
+    let decisions = &memory.reported.decisions;
+    writes.extend(cluster::status(world, plan, steps, decisions, second));
     writes.extend(world.seen.pools.iter().filter_map(|pool| pool::status(pool, world, second)));
-    writes.extend(world.seen.machines.iter().filter_map(|m| machine::status(m, world, plan, &memory.reported.stages, second)));
+    writes.extend(world.seen.machines.iter().filter_map(|m| machine::status(m, world, plan, &memory.reported, second)));
     if world.observed.cluster.deleting.is_some() {
         // Records that are going are not worth a write each.
         writes.retain(|w| w.kind == "Cluster");
