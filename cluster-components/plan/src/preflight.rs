@@ -2,6 +2,7 @@
 
 use crate::draft::Draft;
 use crate::rollout::target;
+use crate::skew::KUBELET_OLDER;
 use crate::{Fact, MachineRecord};
 use jiff::SignedDuration;
 use slipway_model::{MachineVersions, Strategy};
@@ -10,8 +11,6 @@ use slipway_model::{MachineVersions, Strategy};
 const DISK_FREE: u64 = 1 << 30;
 /// An agent's certificate has to outlive the upgrade by far.
 const CERTIFICATE_LEFT: SignedDuration = SignedDuration::from_hours(24);
-/// How many minors a kubelet may be older than its API server.
-const KUBELET_OLDER: u32 = 3;
 
 /// Everything that speaks against it. `Err`: what has to be looked at first.
 pub(crate) fn problems(draft: &Draft<'_>, planes: &[&MachineRecord], to: &MachineVersions) -> Result<Vec<String>, String> {

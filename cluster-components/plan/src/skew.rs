@@ -17,7 +17,7 @@ use slipway_model::{ComponentVersion, KubernetesVersion, MachineName, MachineVer
 use std::collections::BTreeSet;
 
 /// How many minors a kubelet may be older than its API server.
-const KUBELET_OLDER: u32 = 3;
+pub(crate) const KUBELET_OLDER: u32 = 3;
 
 /// What a machine may be running at a moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,9 @@ pub enum SkewViolation {
         newest: KubernetesVersion,
     },
     /// Controllers newer than their API server, or too old for it.
-    #[error("the controllers {controllers} of {machine} would meet its kube-apiserver {api_server}: they may be the same minor or one older")]
+    #[error(
+        "the controllers {controllers} of {machine} would meet its kube-apiserver {api_server}: they may be the same minor or one older"
+    )]
     Controllers {
         /// Where.
         machine: MachineName,

@@ -3,6 +3,7 @@
 //! The record is what makes calling it off possible: only while it stands may versions go back to where they came from.
 
 use super::control_plane::{Readiness, leads, readiness};
+use super::undo::no_return;
 use super::well::ill;
 use super::{PARTS, goes_back, serving};
 use crate::draft::Draft;
@@ -39,8 +40,14 @@ pub(super) fn under_way(draft: &mut Draft<'_>) -> bool {
 /// The spec wants something else now: another version, or what there was before.
 fn turn(draft: &mut Draft<'_>, record: &UpgradeRecord, target: &MachineVersions) {
     if let Some(part) = PARTS.into_iter().find(|p| goes_back(*p, &record.from, target)) {
-        let what = format!("a version not older than before the upgrade: {part} was {}, and going back further would be a downgrade", record.from);
+        let what =
+            format!("a version not older than before the upgrade: {part} was {}, and going back further would be a downgrade", record.from);
         draft.wait(Reason::PreflightFailed, what, record.since);
+        return;
+    }
+    let planes: Vec<&MachineRecord> = serving(draft).collect();
+    if let Some(why) = no_return(&planes, &[], target) {
+        draft.wait(Reason::PreflightFailed, format!("a version that can be gone back to: {why} {}", record.snapshot), record.since);
         return;
     }
     let because = match *target == record.from {

@@ -26,12 +26,13 @@ pub(super) fn roll(draft: &mut Draft<'_>) {
 
 fn in_place(draft: &mut Draft<'_>, planes: &[&MachineRecord]) {
     let target = draft.spec.control_plane.versions;
-    let back = is_back(planes, &target);
-    let stage = |parts: &&&[Part]| planes.iter().any(|m| parts.iter().any(|p| m.versions.differs(*p, &target)));
+    // Those that are ahead of it go back first, and leave the others alone: one that is behind would only meet versions that are about to go.
+    let ahead: Vec<&MachineRecord> = planes.iter().copied().filter(|m| is_ahead(m, &target)).collect();
+    let (group, back) = if ahead.is_empty() { (planes.to_vec(), false) } else { (ahead, true) };
+    let stage = |parts: &&&[Part]| group.iter().any(|m| parts.iter().any(|p| m.versions.differs(*p, &target)));
     let next = if back { STAGES.iter().rev().find(stage) } else { STAGES.iter().find(stage) };
     let Some(parts) = next else { return };
-    let behind: Vec<&MachineRecord> =
-        planes.iter().copied().filter(|m| parts.iter().any(|p| m.versions.differs(*p, &target))).collect();
+    let behind: Vec<&MachineRecord> = group.iter().copied().filter(|m| parts.iter().any(|p| m.versions.differs(*p, &target))).collect();
     let names = parts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     if !maintenance::may_disturb(draft, &format!("{names} of {} come then", list(&behind))) {
         return;
@@ -70,24 +71,32 @@ fn step(draft: &mut Draft<'_>, machine: &MachineRecord, parts: &[Part], target: 
         draft.wait_after(&machine.name, Reason::VersionSkew, "others to be changed first", since, &violation.to_string());
         return;
     }
-    if parts.contains(&Part::Etcd) && leads(etcd, machine) {
-        if let (Some(leader), Some(heir)) = (etcd.leader(), heir(etcd)) {
-            let because = format!("etcd of {} is to be exchanged, and it leads: handing over costs no election", machine.name);
-            draft.decide(Action::MoveLeader { machine: machine.name.clone(), from: leader.id, to: heir.id }, because);
-            return;
-        }
+    if parts.contains(&Part::Etcd)
+        && leads(etcd, machine)
+        && let (Some(leader), Some(heir)) = (etcd.leader(), heir(etcd))
+    {
+        let because = format!("etcd of {} is to be exchanged, and it leads: handing over costs no election", machine.name);
+        draft.decide(Action::MoveLeader { machine: machine.name.clone(), from: leader.id, to: heir.id }, because);
+        return;
     }
     if parts.contains(&Part::Node) && !node::emptied(draft, machine, &to) {
         return;
     }
     let names = parts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    let because = format!("{names} come next, and it is the turn of {}: every control plane is well and has been for {} s", machine.name, draft.spec.pace.soak_seconds);
+    let because = format!(
+        "{names} come next, and it is the turn of {}: every control plane is well and has been for {} s",
+        machine.name, draft.spec.pace.soak_seconds
+    );
     tell(draft, machine, to, because);
 }
 
 /// Whether the control plane is to go back to what it ran before. Then everything goes in the reverse order.
 pub(super) fn is_back(planes: &[&MachineRecord], target: &MachineVersions) -> bool {
-    planes.iter().any(|m| PARTS.iter().any(|p| goes_back(*p, &m.versions, target)))
+    planes.iter().any(|m| is_ahead(m, target))
+}
+
+fn is_ahead(machine: &MachineRecord, target: &MachineVersions) -> bool {
+    PARTS.iter().any(|p| goes_back(*p, &machine.versions, target))
 }
 
 /// Whether another control plane may be disturbed.
@@ -148,6 +157,9 @@ fn unsettled(draft: &Draft<'_>, planes: &[&MachineRecord], etcd: &EtcdFacts) -> 
     }) {
         return ill(Reason::MemberUnhealthy, format!("etcd member {} ({}) to answer", silent.id, silent.name), since);
     }
+    if etcd.leader().is_none() {
+        return ill(Reason::MemberUnhealthy, "etcd to have a leader".into(), created);
+    }
     let wanted = usize::try_from(draft.spec.control_plane.replicas.saturating_add(draft.surge)).unwrap_or(usize::MAX);
     if planes.len() != wanted || etcd.voters().count() != wanted {
         let what = format!("{wanted} control planes with a vote each ({} machines, {} voters)", planes.len(), etcd.voters().count());
@@ -156,15 +168,15 @@ fn unsettled(draft: &Draft<'_>, planes: &[&MachineRecord], etcd: &EtcdFacts) -> 
     None
 }
 
-/// Whether an ill machine may be changed: only where the spec does not want any more what it was told last, and it is known what it runs. One that has not
-/// followed yet is told first what it ran before. Whatever else is ill is waited for: its step has to end, well or undone.
+/// Whether an ill machine may be changed: only where the spec does not want any more what it was told last, and it is known what it runs. Whatever else is
+/// ill is waited for: its step has to end, well or undone.
 fn may_be_changed_ill(draft: &mut Draft<'_>, machine: &MachineRecord, target: &MachineVersions) -> bool {
-    let Some(change) = &machine.changed else { return false };
-    let unwanted = PARTS.into_iter().any(|p| machine.versions.differs(p, &change.from) && machine.versions.differs(p, target));
-    if unwanted && !is_settled(draft, machine) && undo::undoable(draft, machine, change).is_ok() {
-        tell(draft, machine, change.from, "it has not followed yet, and the spec does not want that any more: first it is what it was");
+    if !is_settled(draft, machine) {
+        undo::take_back(draft, machine, target);
+        return false;
     }
-    unwanted && is_settled(draft, machine)
+    let told = machine.changed.as_ref().map(|c| c.from);
+    told.is_some_and(|from| PARTS.into_iter().any(|p| machine.versions.differs(p, &from) && machine.versions.differs(p, target)))
 }
 
 /// Whether a machine's member leads.

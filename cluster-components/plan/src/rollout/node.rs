@@ -23,7 +23,8 @@ pub(crate) fn emptied(draft: &mut Draft<'_>, machine: &MachineRecord, to: &Machi
     let Some(nodes) = draft.nodes() else { return false };
     let Some(node) = nodes.iter().find(|n| n.machine.as_ref() == Some(&machine.name)) else { return true };
     if !node.unschedulable {
-        let because = format!("its kubelet goes from {} to {}, another minor: its pods move first", machine.versions.node.kubelet, to.node.kubelet);
+        let because =
+            format!("its kubelet goes from {} to {}, another minor: its pods move first", machine.versions.node.kubelet, to.node.kubelet);
         let action = Action::Cordon { machine: machine.name.clone(), node: node.name.clone(), uid: node.uid.clone(), returns: true };
         draft.decide(action, because);
         return false;
@@ -46,7 +47,9 @@ pub(crate) fn release(draft: &mut Draft<'_>, stopped: bool) {
     let Some(nodes) = draft.observed.nodes.known() else { return };
     let held = stopped || maintenance::maintenance_open(&draft.spec.maintenance, draft.now).is_err();
     for node in nodes.iter().filter(|n| n.unschedulable && n.cordoned.is_some()) {
-        let Some(machine) = draft.records().iter().find(|m| node.machine.as_ref() == Some(&m.name) && m.deleting.is_none()) else { continue };
+        let Some(machine) = draft.records().iter().find(|m| node.machine.as_ref() == Some(&m.name) && m.deleting.is_none()) else {
+            continue;
+        };
         let done = super::target(draft, machine).is_none_or(|to| to.node == machine.versions.node);
         if (done || held) && ill(draft, machine).is_none() && !draft.is_taken(&machine.name) {
             let because = match done {

@@ -1,7 +1,7 @@
 //! Pools: as many machines at once as each allows to be away, side by side with other pools.
 
 use super::well::{ill, is_settled};
-use super::{control_plane, node, replace, serving, skew, tell};
+use super::{control_plane, node, replace, serving, skew, tell, undo};
 use crate::draft::Draft;
 use crate::{MachineRecord, Reason, maintenance, pools};
 use slipway_model::{Amount, MachineVersions, Pool};
@@ -90,7 +90,12 @@ fn in_place(draft: &mut Draft<'_>, pool: &Pool, wanted: u32, members: &[&Machine
     for (works, machine) in by_turn {
         if works {
             if spare == 0 {
-                draft.wait_on(&machine.name, Reason::WaitingForOthers, format!("its turn: pool {} keeps {floor} machines", pool.name), machine.created);
+                draft.wait_on(
+                    &machine.name,
+                    Reason::WaitingForOthers,
+                    format!("its turn: pool {} keeps {floor} machines", pool.name),
+                    machine.created,
+                );
                 continue;
             }
             spare = spare.saturating_sub(1);
@@ -102,12 +107,11 @@ fn in_place(draft: &mut Draft<'_>, pool: &Pool, wanted: u32, members: &[&Machine
 /// Empties one machine's Node where its kubelet's minor changes, then tells it.
 fn change(draft: &mut Draft<'_>, machine: &MachineRecord, to: &MachineVersions) {
     let since = machine.changed.as_ref().map_or(machine.created, |c| c.at);
-    // What it runs has to be known, or it only goes back to what it ran before.
-    if !is_settled(draft, machine) && machine.changed.as_ref().is_none_or(|c| c.from != *to) {
+    if !is_settled(draft, machine) {
         if let Some(ill) = ill(draft, machine) {
             draft.wait_on(&machine.name, ill.reason, ill.what, ill.since);
         }
-        return;
+        return undo::take_back(draft, machine, to);
     }
     if let Err(violation) = skew(draft, &machine.name, *to) {
         draft.wait_after(&machine.name, Reason::VersionSkew, "others to be changed first", since, &violation.to_string());
@@ -116,7 +120,9 @@ fn change(draft: &mut Draft<'_>, machine: &MachineRecord, to: &MachineVersions) 
     if node::emptied(draft, machine, to) {
         let because = match node::needs_drain(machine, to) {
             true => "its Node is empty (or its time for that is over), and every API server is new enough".to_owned(),
-            false => format!("{} takes over the pods of {}, and every API server is new enough", to.node.kubelet, machine.versions.node.kubelet),
+            false => {
+                format!("{} takes over the pods of {}, and every API server is new enough", to.node.kubelet, machine.versions.node.kubelet)
+            }
         };
         tell(draft, machine, *to, because);
     }

@@ -29,7 +29,8 @@ pub(super) fn refused(draft: &mut Draft<'_>, allow: Allow, members: &[&MachineRe
     if allow == Allow::Any || outdated.is_empty() {
         return false;
     }
-    let what = format!("upgrade.allow to be Any, or the change to be taken back: it needs new machines in place of {}", outdated.join(", "));
+    let what =
+        format!("upgrade.allow to be Any, or the change to be taken back: it needs new machines in place of {}", outdated.join(", "));
     draft.wait(Reason::ReplacementRefused, what, draft.observed.cluster.created);
     true
 }
@@ -96,7 +97,10 @@ pub(super) fn control_planes(draft: &mut Draft<'_>, planes: &[&MachineRecord]) {
         Readiness::Well if more && draft.surge > 0 => {
             outdated.sort_by_key(|m| (leads(etcd, m), m.ordinal));
             let Some(oldest) = outdated.first() else { return };
-            let because = format!("{} is the oldest outdated control plane that does not lead etcd (or the last), and its successor has its vote", oldest.name);
+            let because = format!(
+                "{} is the oldest outdated control plane that does not lead etcd (or the last), and its successor has its vote",
+                oldest.name
+            );
             draft.take_away_because(oldest, Removal::Outdated, because);
         }
         Readiness::Soaking(until) => draft.look_at(until),
@@ -150,7 +154,12 @@ pub(super) fn workers(draft: &mut Draft<'_>, pool: &Pool, wanted: u32, members: 
     outdated.sort_by_key(|(works, m)| (*works, m.ordinal));
     for (works, machine) in outdated {
         if slots == 0 || (works && spare == 0) {
-            draft.wait_on(&machine.name, Reason::WaitingForOthers, format!("its turn: pool {} keeps {floor} machines", pool.name), machine.created);
+            draft.wait_on(
+                &machine.name,
+                Reason::WaitingForOthers,
+                format!("its turn: pool {} keeps {floor} machines", pool.name),
+                machine.created,
+            );
             continue;
         }
         slots = slots.saturating_sub(1);

@@ -3,8 +3,7 @@
 //! ```text
 //! told new versions ─► not well when its time is over ─► stopped recorded ─► old versions told ─► stands still ─► the spec wants something else ─► goes on
 //! ```
-//! In this order, so that a crash in between neither forgets that the step failed (the roll would try it again and again) nor undoes it twice: what was
-//! told after the stop was recorded is the undoing.
+//! In this order, so that a crash in between does not forget that the step failed: the roll would try it again and again.
 
 use super::well::{Ill, ill};
 use super::{PARTS, serving, skew, target, tell};
@@ -36,63 +35,84 @@ pub(super) fn stands_still(draft: &mut Draft<'_>) -> bool {
 /// A roll that was stopped: its machine is told its old versions, once; and it goes on when the spec wants something else.
 fn stands(draft: &mut Draft<'_>, record: &UpgradeRecord, stopped: &StoppedRoll) -> bool {
     let machine = draft.records().iter().find(|m| m.name == stopped.machine && m.deleting.is_none());
-    if record.to != draft.spec.control_plane.versions {
+    let plane = machine.map_or(stopped.part != Part::Node, MachineRecord::is_control_plane);
+    // What failed: a control plane's part of the target that is recorded, or a pool's target.
+    let failed = if plane { Some(record.to) } else { machine.and_then(|m| target(draft, m)) };
+    let still_told = machine.filter(|m| failed.is_some_and(|f| !m.versions.differs(stopped.part, &f)));
+    let undone = machine.is_some_and(|m| m.changed.as_ref().is_some_and(|c| failed.is_some_and(|f| !c.from.differs(stopped.part, &f))));
+
+    if plane && record.to != draft.spec.control_plane.versions {
         // The target has turned, which `begin` writes down: after what failed was undone, or everything would wait for it to come back.
-        let undoing = machine.is_some_and(|m| m.changed.as_ref().is_some_and(|c| c.at <= stopped.since && undoable(draft, m, c).is_ok()));
-        return undoing && machine.is_some_and(|m| !undo(draft, m, stopped));
+        return still_told.is_some_and(|m| undo(draft, m, stopped));
     }
-    if !is_for_control_plane(draft, stopped) && machine.is_none_or(|m| failing(m, stopped) != target(draft, m)) {
-        let because = format!("{} is gone, or its pool wants other versions than those that failed", stopped.machine);
+    // What was told after the stop is the undoing, even where it is what a pool wants by now; and a machine may come back after all.
+    let after = |m: &MachineRecord| m.changed.as_ref().is_some_and(|c| c.at > stopped.since);
+    let because = match still_told {
+        Some(m) if ill(draft, m).is_none() => format!("{} is well with {}", m.name, m.versions),
+        Some(m) if !plane && after(m) => format!("the pool of {} wants what it was told when its change was undone", m.name),
+        None if !plane && !undone => format!("{} is gone, or its pool wants other versions than those that failed", stopped.machine),
+        Some(_) | None => String::new(),
+    };
+    if !because.is_empty() {
         let to = UpgradeRecord { stopped: None, ..record.clone() };
         draft.decide(Action::RecordUpgrade { from: Some(record.clone()), to: Some(to) }, because);
         return true;
     }
-    let undone = machine.is_some_and(|m| undo(draft, m, stopped));
-    let what = match undone {
-        true => format!("another version in the spec: {} did not come back after {} was exchanged; it was told its old versions again", stopped.machine, stopped.part),
-        false => format!("another version in the spec: {} did not come back after {} was exchanged", stopped.machine, stopped.part),
-    };
+    if let Some(machine) = still_told {
+        undo(draft, machine, stopped);
+    }
+    let told = if still_told.is_none() { "; it was told its old versions again" } else { "" };
+    let what = format!("another version in the spec: {} did not come back after {} was exchanged{told}", stopped.machine, stopped.part);
     draft.wait_after(&stopped.machine, Reason::UpgradeStopped, what, stopped.since, &stopped.why);
     true
 }
 
-fn is_for_control_plane(draft: &Draft<'_>, stopped: &StoppedRoll) -> bool {
-    draft.records().iter().any(|m| m.is_control_plane() && m.name == stopped.machine) || stopped.part != Part::Node
-}
-
-/// What it was told that failed: before it was undone or after.
-fn failing(machine: &MachineRecord, stopped: &StoppedRoll) -> Option<MachineVersions> {
-    let change = machine.changed.as_ref()?;
-    Some(if change.at > stopped.since { change.from } else { machine.versions })
-}
-
-/// Tells a machine its old versions again, unless that was done. Says whether it was.
+/// Tells a machine its old versions again, where they may come back.
 fn undo(draft: &mut Draft<'_>, machine: &MachineRecord, stopped: &StoppedRoll) -> bool {
     let Some(change) = &machine.changed else { return false };
-    if change.at > stopped.since {
-        return true;
-    }
     match undoable(draft, machine, change) {
         Ok(()) => {
             let because = format!("{} did not come back after {} was exchanged ({})", machine.name, stopped.part, stopped.why);
             tell(draft, machine, change.from, because);
+            true
         }
-        Err(why) => draft.wait_on(&machine.name, Reason::UpgradeStopped, format!("somebody: it cannot be told its old versions again: {why}"), stopped.since),
+        Err(why) => {
+            let what = format!("somebody: it cannot be told its old versions again: {why}");
+            draft.wait_on(&machine.name, Reason::UpgradeStopped, what, stopped.since);
+            false
+        }
     }
-    false
+}
+
+/// A machine that has not followed yet is to run something else by now: it is told first what it ran before, so that it is known what it runs. Only if that
+/// is what is wanted, or older: what was taken back once is not taken back again.
+pub(super) fn take_back(draft: &mut Draft<'_>, machine: &MachineRecord, target: &MachineVersions) {
+    let Some(change) = &machine.changed else { return };
+    let changed = || PARTS.into_iter().filter(|p| machine.versions.differs(*p, &change.from));
+    let unwanted = changed().any(|p| machine.versions.differs(p, target));
+    let where_to = changed().all(|p| !change.from.differs(p, target)) || change.from < machine.versions;
+    if unwanted && where_to && undoable(draft, machine, change).is_ok() {
+        tell(draft, machine, change.from, "it has not followed yet, and the spec does not want that any more: first it is what it was");
+    }
 }
 
 /// Whether the old versions may come back.
-pub(super) fn undoable(draft: &Draft<'_>, machine: &MachineRecord, change: &VersionChange) -> Result<(), String> {
+fn undoable(draft: &Draft<'_>, machine: &MachineRecord, change: &VersionChange) -> Result<(), String> {
     skew(draft, &machine.name, change.from).map_err(|v| v.to_string())?;
-    let etcd = |v: &MachineVersions| v.control_plane.map(|v| (v.etcd.major, v.etcd.minor));
-    let (old, new) = (etcd(&change.from), etcd(&machine.versions));
-    // etcd raises the cluster's version when every member has the new minor; from then on the old one refuses the data.
-    let others_old = serving(draft).any(|m| m.name != machine.name && etcd(&m.versions) == old);
-    if old != new && !others_old {
-        return Err("it was etcd's last member of the old minor, which is the point of no return; mend the machine, or restore the snapshot".into());
-    }
-    Ok(())
+    let others: Vec<&MachineRecord> = serving(draft).filter(|m| m.name != machine.name).collect();
+    no_return(&[machine], &others, &change.from).map_or(Ok(()), Err)
+}
+
+/// Why etcd cannot go back to the minor in `to`, if it cannot: etcd raises the cluster's version when every member has the new minor, and from then on
+/// the old one refuses the data (<https://etcd.io/docs/v3.6/upgrades/>). As long as a single member has the old one, all may go back.
+pub(super) fn no_return(back: &[&MachineRecord], others: &[&MachineRecord], to: &MachineVersions) -> Option<String> {
+    let minor = |v: &MachineVersions| v.control_plane.map(|v| (v.etcd.major, v.etcd.minor));
+    let moves = back.iter().any(|m| minor(&m.versions) > minor(to));
+    let old = back.iter().chain(others).any(|m| minor(&m.versions) == minor(to));
+    let etcd = to.control_plane.map(|v| v.etcd.to_string()).unwrap_or_default();
+    (moves && !old).then(|| {
+        format!("every etcd member was told a newer minor than {etcd}, which is the point of no return: hold etcd's version, or restore the snapshot")
+    })
 }
 
 /// The part and what is wrong, if a machine was told new versions and is not well although its time is over. Asks for another look when only time is missing.
@@ -123,12 +143,12 @@ fn is_of_roll(draft: &Draft<'_>, machine: &MachineRecord, change: &VersionChange
     if vague && !cordoned && !recent {
         return false;
     }
-    if machine.is_control_plane() {
-        let last = serving(draft).filter_map(|m| m.changed.as_ref().map(|c| c.at)).max();
-        let begun = draft.observed.cluster.upgrade.as_ref().is_some_and(|u| change.at >= u.since);
-        return begun && last == Some(change.at);
+    // That the API does not answer is no worker's fault.
+    if ill.reason == Reason::WaitingForApi && !machine.is_control_plane() {
+        return false;
     }
-    true
+    let last = serving(draft).filter_map(|m| m.changed.as_ref().map(|c| c.at)).max();
+    !machine.is_control_plane() || (draft.observed.cluster.upgrade.is_some() && last == Some(change.at))
 }
 
 /// Its agent was not even given the new configuration, because another machine is not well: not its fault.
