@@ -3,8 +3,12 @@
 //! Targets come and go without reloads: HAProxy has as many servers as there are machine addresses to be asked for, empty at first, and
 //! its admin socket sets them. The file is written first, so that a HAProxy that starts meanwhile reads what the socket would tell it; a
 //! reload requested during a start would be lost, and every reload would leave an old process with the old connections behind.
+//!
+//! A server leaves in one of two ways. One that ends on purpose gets nothing new and keeps what it has: its /readyz says that it shuts down, or its
+//! machine's agent that it is about to restart something. One that died has its connections cut, so that nobody waits for it.
 
 use crate::host::HostError;
+use slipway_model::GATE_PORT;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -16,13 +20,15 @@ use tokio::net::UnixStream;
 pub const TARGETS_MAX: usize = 16;
 /// HAProxy's socket within its machine.
 const SOCKET: &str = "run/haproxy/admin.sock";
+/// How long a request may take that was sent to a server before it left. Connections that are kept for longer are cut.
+const DRAIN: Duration = Duration::from_millis(500);
 /// How long HAProxy may take to answer on its socket.
 const DEADLINE: Duration = Duration::from_secs(2);
 
 /// haproxy.cfg for targets in slots; unused slots are in maintenance. Pure.
 pub fn render(port: u16, slots: &[Option<Ipv4Addr>]) -> String {
     let mut text = format!(
-        "# Written by slipway-local. A failed check, or a failed connection, and its connections are cut and go elsewhere.
+        "# Written by slipway-local.
 global
  maxconn 4000
  nbthread 1
@@ -35,7 +41,7 @@ defaults
  balance roundrobin
  option redispatch 1
  retries 3
- timeout connect 300ms
+ timeout connect 200ms
  timeout check 1s
  timeout queue 1s
  timeout client 1h
@@ -45,8 +51,14 @@ frontend api
  default_backend apis
 backend apis
  option httpchk GET /readyz
+ # One that shuts down: no new connections, and those that it has may end.
+ http-check disable-on-404
+ http-check expect ! rstring shutdown.failed error-status L7OKC
  http-check expect status 200
+ # One that fails, or cannot be connected to: its connections are cut, and go elsewhere.
  default-server check check-ssl verify none inter 200ms fastinter 50ms downinter 200ms fall 2 rise 1 on-marked-down shutdown-sessions observe layer4 error-limit 1 on-error mark-down
+ # What the agent knows before a check does.
+ default-server agent-check agent-port {GATE_PORT} agent-inter 100ms
 "
     );
     for (n, slot) in (1..).zip(slots.iter().copied().chain(std::iter::repeat(None)).take(TARGETS_MAX)) {
@@ -120,22 +132,46 @@ pub async fn apply(root: &Path, pid: i32, port: u16, wanted: &[Ipv4Addr]) -> Res
     let (next, text) = (file.with_extension("next"), render(port, &slots));
     crate::host::write(&next, text.as_bytes(), 0o644)?;
     crate::host::file("renaming", &file, std::fs::rename(&next, &file))?;
-    let mut commands = Vec::new();
-    for (n, (before, after)) in (1..).zip(current.iter().zip(&slots)) {
-        match (before, after) {
-            (a, b) if a == b => {}
-            (_, None) => commands.push(format!("set server apis/s{n} state maint; shutdown sessions server apis/s{n}")),
-            (_, Some(address)) => {
-                commands.push(format!("set server apis/s{n} state maint; set server apis/s{n} addr {address} port {port}; set server apis/s{n} state ready; set server apis/s{n} health down"));
-            }
-        }
+    let changes: Vec<_> = (1..).zip(current.iter().zip(&slots)).filter(|(_, (before, after))| before != after).collect();
+    let leaving: Vec<u16> = changes.iter().filter(|(_, (before, _))| before.is_some()).map(|(n, _)| *n).collect();
+    if !leaving.is_empty() {
+        drain(pid, &leaving).await?;
     }
+    let command = |(n, (_, after)): &(u16, (&Option<Ipv4Addr>, &Option<Ipv4Addr>))| match after {
+        None => format!("set server apis/s{n} state maint; shutdown sessions server apis/s{n}"),
+        Some(address) => format!(
+            "set server apis/s{n} state maint; set server apis/s{n} addr {address} port {port}; set server apis/s{n} state ready; \
+             set server apis/s{n} health down; enable agent apis/s{n}"
+        ),
+    };
+    let commands: Vec<String> = changes.iter().map(command).collect();
     if !commands.is_empty() {
         let said = ask(pid, &(commands.join("; ") + "\n")).await?;
         let now = parse(&ask(pid, "show servers state apis\n").await?);
         if now != slots {
             return Err(HostError::Waited(format!("HAProxy did not take its targets: {}", said.trim())));
         }
+    }
+    Ok(())
+}
+
+/// Gives servers nothing new, and what they have a moment to end. Their agents have no say any more: a word of theirs would end a maintenance.
+async fn drain(pid: i32, leaving: &[u16]) -> Result<(), HostError> {
+    let each = |n: &u16| format!("disable agent apis/s{n}; set server apis/s{n} state drain");
+    ask(pid, &(leaving.iter().map(each).collect::<Vec<_>>().join("; ") + "\n")).await?;
+    let end = tokio::time::Instant::now() + DRAIN;
+    while tokio::time::Instant::now() < end {
+        let stat = ask(pid, "show stat apis 4 -1\n").await?;
+        // Fields: pxname, svname, qcur, qmax, scur, …
+        let sessions = |line: &str| {
+            let mut fields = line.split(',').skip(1);
+            let number: u16 = fields.next()?.strip_prefix('s')?.parse().ok()?;
+            Some((number, fields.nth(2)?.parse::<u32>().ok()?))
+        };
+        if !stat.lines().filter_map(sessions).any(|(n, sessions)| sessions > 0 && leaving.contains(&n)) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
 }

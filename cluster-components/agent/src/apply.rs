@@ -1,7 +1,7 @@
 //! Makes the accepted plan real: one task, one pass after the other, each safe to cut short anywhere.
 //!
 //! ```text
-//! pass: record ─► users, directories, files ─┬─► per unit: artifacts checked ─► unit file ─► (reload) ─► start or restart ─► remembered
+//! pass: record ─► users, directories, files ─┬─► per unit: artifacts checked ─► unit file ─► (reload) ─► (gate) ─► start or restart ─► remembered
 //!                                            ├─► artifacts no unit names
 //!                                            └─► removed units: stop ─► wait ─► delete ─► removed files, programs, copies
 //! ```
@@ -18,6 +18,7 @@ use crate::accepted::Plan;
 use crate::artifacts::Artifacts;
 use crate::board::{Board, Troubles};
 use crate::fingerprint::fingerprint;
+use crate::gate::Gate;
 use crate::ledger::{Ledger, Started};
 use crate::place::{Failures, place};
 use crate::root::{self, Access, Root};
@@ -51,6 +52,7 @@ pub struct Applier {
     /// Rung when a unit goes down.
     pub down: Arc<Notify>,
     artifacts: Artifacts,
+    gate: Arc<Gate>,
     started: Mutex<Started>,
     revivals: Mutex<HashMap<String, Revival>>,
     /// Held by whoever writes files, in a thread that a cut-short pass leaves behind: the next pass must not be overtaken by it.
@@ -70,13 +72,14 @@ type Trouble = BTreeMap<String, String>;
 impl Applier {
     /// One for this machine.
     #[must_use]
-    pub fn new(root: &Root, systemd: &Systemd, board: &Arc<Board>, down: &Arc<Notify>) -> Self {
+    pub fn new(root: &Root, systemd: &Systemd, board: &Arc<Board>, down: &Arc<Notify>, gate: &Arc<Gate>) -> Self {
         Self {
             root: root.clone(),
             systemd: systemd.clone(),
             board: board.clone(),
             down: down.clone(),
             artifacts: Artifacts::new(root),
+            gate: gate.clone(),
             started: Mutex::new(Started::load(root)),
             revivals: Mutex::default(),
             pen: Arc::default(),
@@ -237,7 +240,10 @@ impl Applier {
         if stale {
             self.reloads.reload(&self.systemd).await.map_err(|e| e.to_string())?;
         }
+        // All that it starts with is there and checked: only now is the old one disturbed.
+        let aside = self.gate.step_aside(plan, &unit.name).await;
         self.start(unit, revive).await.map_err(|e| e.to_string())?;
+        drop(aside);
         if let Ok(mut started) = self.started.lock() {
             // Should this be lost, the unit is restarted once too often.
             let _ = started.set(&self.root, &unit.name, Some(print.clone()));

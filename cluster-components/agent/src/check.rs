@@ -43,7 +43,19 @@ pub fn check(plan: &MachinePlan) -> Result<(), String> {
     paths(plan)?;
     artifacts(plan)?;
     units(plan)?;
-    probes(plan)
+    probes(plan)?;
+    gate(plan)
+}
+
+fn gate(plan: &MachinePlan) -> Result<(), String> {
+    let Some(gate) = &plan.gate else { return Ok(()) };
+    if gate.port < 1024 || gate.port == slipway_agent_api::AGENT_PORT {
+        return Err(format!("gate: port {} is not one for it: 1024 to 65535, but not the agent's own", gate.port));
+    }
+    match gate.units.iter().find(|name| !plan.units.iter().any(|unit| unit.name == **name)) {
+        Some(name) => Err(format!("gate: its unit {name} is not in the plan")),
+        None => Ok(()),
+    }
 }
 
 fn unique<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Result<BTreeSet<&'a str>, String> {
@@ -196,7 +208,7 @@ fn probes(plan: &MachinePlan) -> Result<(), String> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
-    use slipway_model::{ArtifactRef, Directory, File, Probe, Unit, UnitState, User};
+    use slipway_model::{ArtifactRef, Directory, File, Gate, Probe, Unit, UnitState, User};
 
     fn good() -> MachinePlan {
         MachinePlan {
@@ -216,6 +228,7 @@ mod tests {
                 unit: "etcd.service".into(),
                 kind: ProbeKind::Http { url: "http://127.0.0.1:2381/readyz".into() },
             }],
+            gate: Some(Gate { port: 7444, units: vec!["etcd.service".into()] }),
         }
     }
 
@@ -252,6 +265,8 @@ mod tests {
             ("not in the plan", |p| p.units[0].files.push("/etc/other".into())),
             ("not in the plan", |p| p.units[0].artifacts.push("other".into())),
             ("not in the plan", |p| p.probes[0].unit = "other.service".into()),
+            ("not in the plan", |p| p.gate.as_mut().unwrap().units.push("other.service".into())),
+            ("the agent's own", |p| p.gate.as_mut().unwrap().port = 7443),
             ("probe etcd", |p| p.probes[0].kind = ProbeKind::Http { url: "gopher://x".into() }),
         ];
         for (words, make) in mistakes {

@@ -15,6 +15,7 @@ mod board;
 mod check;
 mod credentials;
 mod fingerprint;
+mod gate;
 pub mod http;
 mod identity;
 mod ledger;

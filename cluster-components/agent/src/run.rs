@@ -5,6 +5,7 @@ use crate::apply::Applier;
 use crate::authorise::Authorise;
 use crate::board::Board;
 use crate::credentials::Credentials;
+use crate::gate::Gate;
 use crate::identity::{Identity, IdentityError};
 use crate::notify::{notify, watchdog_interval};
 use crate::reset::Reset;
@@ -63,7 +64,9 @@ pub async fn run(root: PathBuf) -> anyhow::Result<()> {
     let (probe_lists, lists) = watch::channel(Arc::default());
     tokio::spawn(units::observe(systemd.clone(), board.clone(), names, down.clone()));
     tokio::spawn(probes::run(board.clone(), lists));
-    tokio::spawn(Applier::new(&root, &systemd, &board, &down).run(machine.plans()));
+    let gate = Gate::open(&board);
+    tokio::spawn(gate.clone().run(machine.plans()));
+    tokio::spawn(Applier::new(&root, &systemd, &board, &down, &gate).run(machine.plans()));
     let mut plans = machine.plans();
     tokio::spawn(async move {
         loop {

@@ -64,6 +64,7 @@ pub(crate) fn render(
         "--feature-gates=InitialCorruptCheck=true,CompactHashCheck=true".into(),
     ];
     let service = Service::program("etcd, the cluster's memory", "etcd", args).run_as(USER.0);
-    // etcdctl and etcdutl are for people and for restoring: no reason to restart.
+    // For snapshots and for people: no reason to restart.
+    part.tools(&["etcdctl", "etcdutl"], artifacts)?;
     part.finish(&service, &["etcd"], artifacts, http("http://127.0.0.1:2381/readyz"))
 }

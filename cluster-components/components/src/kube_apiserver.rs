@@ -45,6 +45,8 @@ pub(crate) fn render(
         format!("--etcd-cafile={etcd_ca}"),
         format!("--etcd-certfile={etcd_client}"),
         format!("--etcd-keyfile={etcd_client_key}"),
+        // So old may the answer be that /readyz gives about etcd; by default it is good for two seconds after the member has died.
+        "--etcd-readycheck-timeout=500ms".into(),
         format!("--tls-cert-file={server}"),
         format!("--tls-private-key-file={server_key}"),
         "--tls-min-version=VersionTLS12".into(),

@@ -24,6 +24,7 @@ mod settings;
 mod unit;
 pub mod user_data;
 
+pub use operator::SNAPSHOTS as OPERATOR_SNAPSHOTS;
 pub use settings::{
     ApiShutdown, Artifacts, CloudControllerManager, ClusterSettings, ControlPlaneDuty, ControlPlaneMachine, Endpoint, EtcdEndpoints,
     EtcdSettings, EtcdState, EtcdTiming, Host, Image, Images, LeaderElection, MachineSettings, ManagementMachine, NodeStart,

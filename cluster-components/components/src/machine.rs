@@ -15,7 +15,7 @@ use crate::{
     cloud_controller_manager, containerd, controllers, etcd, host, kube_apiserver, kube_controller_manager, kube_proxy, kube_scheduler,
     kubelet, operator,
 };
-use slipway_model::{Directory, File, MachinePlan, NodeCredentials};
+use slipway_model::{Directory, File, GATE_PORT, Gate, MachinePlan, NodeCredentials};
 use std::collections::BTreeSet;
 
 /// The management machine's operator runs as this user.
@@ -36,7 +36,13 @@ pub fn control_plane(machine: &ControlPlaneMachine) -> Result<MachinePlan, Rende
         ],
         ControlPlaneDuty::Retiring => vec![member, node(cluster, machine, &cluster.endpoint.url(), &credentials.node, artifacts)?],
     };
-    Ok(assemble(&credentials.node.cluster_ca, parts))
+    let mut plan = assemble(&credentials.node.cluster_ca, parts);
+    if *duty == ControlPlaneDuty::Serving {
+        // The apiserver has no other member to turn to than this machine's.
+        let units = ["etcd.service", "kube-apiserver.service"].map(str::to_owned).to_vec();
+        plan.gate = Some(Gate { port: GATE_PORT, units });
+    }
+    Ok(plan)
 }
 
 /// A worker.

@@ -68,6 +68,16 @@ impl Part {
         self.plan.files.extend(files.iter().cloned());
     }
 
+    /// Programs that no unit runs.
+    pub fn tools(&mut self, names: &[&str], artifacts: &Artifacts) -> Result<(), RenderError> {
+        for name in names {
+            let missing = || RenderError::MissingArtifact { name: (*name).to_owned(), unit: format!("{}.service", self.name) };
+            let artifact = artifacts.get(*name).ok_or_else(missing)?.clone();
+            self.plan.artifacts.push(artifact);
+        }
+        Ok(())
+    }
+
     /// Closes the part: the unit `<name>.service` is restarted by every file named here and by every artifact it uses.
     pub fn finish(mut self, service: &Service, uses: &[&str], artifacts: &Artifacts, probe: ProbeKind) -> Result<MachinePlan, RenderError> {
         let unit = format!("{}.service", self.name);

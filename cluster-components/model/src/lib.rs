@@ -17,7 +17,9 @@ mod versions;
 
 pub use cluster::{ClusterSpec, ControlPlane, DeletionPolicy, Pace, Pool, Provider, Taint, TaintEffect};
 pub use credentials::{ControlPlaneCredentials, Credential, NodeCredentials};
-pub use machine::{ArtifactRef, Content, Directory, File, MachinePlan, PlanDigest, Probe, ProbeKind, Unit, UnitState, User};
+pub use machine::{
+    ArtifactRef, Content, Directory, File, GATE_PORT, Gate, MachinePlan, PlanDigest, Probe, ProbeKind, Unit, UnitState, User,
+};
 pub use names::{ClusterName, MachineName, NameError, PoolName};
 pub use network::{Network, NetworkError, ProxyMode};
 pub use upgrade::{Allow, Amount, Healing, HealthCheck, Maintenance, NodeConditionLimit, PoolUpgrade, Strategy, Weekday, Window};

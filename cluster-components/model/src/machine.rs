@@ -33,6 +33,23 @@ pub struct MachinePlan {
     pub units: Vec<Unit>,
     /// How to tell that a unit does its work.
     pub probes: Vec<Probe>,
+    /// What a load balancer asks before it sends requests here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
+}
+
+/// TCP port of every control plane's [`Gate`].
+pub const GATE_PORT: u16 = 7444;
+
+/// Whether requests shall be sent to this machine: one word per connection to a TCP port, as HAProxy's `agent-check` reads it. It knows what a
+/// health check finds out too late: that a unit is about to be restarted, and that one has just died.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gate {
+    /// Where it is asked.
+    pub port: u16,
+    /// Units without which requests to this machine fail.
+    pub units: Vec<String>,
 }
 
 /// A system user with a group of the same name and number.
@@ -194,13 +211,14 @@ impl MachinePlan {
 
     /// Puts the parts of another plan behind this one's.
     pub fn extend(&mut self, other: Self) {
-        let Self { users, directories, files, artifacts, units, probes } = other;
+        let Self { users, directories, files, artifacts, units, probes, gate } = other;
         self.users.extend(users);
         self.directories.extend(directories);
         self.files.extend(files);
         self.artifacts.extend(artifacts);
         self.units.extend(units);
         self.probes.extend(probes);
+        self.gate = self.gate.take().or(gate);
     }
 }
 

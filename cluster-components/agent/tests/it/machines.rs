@@ -3,10 +3,12 @@
 use crate::fixture::{Machine, service};
 use crate::waiting::{LONG, active, state, unit, until};
 use slipway_agent_api::{AgentError, ErrorClass};
-use slipway_model::{Directory, File, MachinePlan, PlanDigest, Probe, ProbeKind, Unit, UnitState, User};
+use slipway_model::{Directory, File, GATE_PORT, Gate, MachinePlan, PlanDigest, Probe, ProbeKind, Unit, UnitState, User};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::time::{Duration, Instant};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 use tokio_stream::StreamExt;
 
 const LOOP: &str = "#!/bin/sh\necho \"$0 has started\"\nexec sleep infinity\n";
@@ -26,6 +28,7 @@ fn plan(machine: &Machine) -> MachinePlan {
         artifacts: vec![machine.program("a", LOOP), machine.program("b", LOOP)],
         units: vec![service("a", "a", &["/etc/kubernetes/a"]), b],
         probes: vec![Probe { name: "a".into(), unit: "a.service".into(), kind: ProbeKind::Active }],
+        gate: None,
     }
 }
 
@@ -93,6 +96,73 @@ async fn an_altered_program_is_not_started_and_the_trouble_ends_with_its_cause()
     let healed = state(&client, "it heals", |state| done(state, &digest, &["a.service", "b.service"])).await;
     assert_eq!(healed.trouble_since_ms, 0);
     assert!(!machine.exec("journalctl --no-pager --unit=a.service").contains("EVIL"));
+}
+
+#[tokio::test]
+async fn an_old_program_runs_until_the_new_one_is_there_and_verified() {
+    let machine = Machine::boot().await;
+    let client = machine.claimed().await;
+    let mut wanted = plan(&machine);
+    let one = client.apply_plan(None, 1, &wanted).await.unwrap();
+    state(&client, "both run", |state| done(state, &one, &["a.service", "b.service"])).await;
+    let old = machine.main_pid("a.service");
+
+    // What was promised is not what is there: the old one is not touched.
+    let new = LOOP.replace("started", "begun");
+    wanted.artifacts[0] = machine.program("a2", &new);
+    fs::set_permissions(machine.stored("a2"), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(machine.stored("a2"), LOOP).unwrap();
+    wanted.artifacts[0].name = "a".into();
+    let two = client.apply_plan(Some(&one), 1, &wanted).await.unwrap();
+    let troubled = state(&client, "trouble is told", |state| !state.trouble.is_empty()).await;
+    assert!(active(&troubled, "a.service") && machine.main_pid("a.service") == old, "{}", troubled.trouble);
+
+    fs::write(machine.stored("a2"), &new).unwrap();
+    state(&client, "the new one runs", |state| done(state, &two, &["a.service", "b.service"])).await;
+    until("a is another process", || async { if machine.main_pid("a.service") == old { Err("not yet") } else { Ok(()) } }).await;
+    let at =
+        |what: &str| machine.exec(&format!("systemctl show --property={what}TimestampMonotonic --value a.service")).parse::<u64>().unwrap();
+    let gap = Duration::from_micros(at("ActiveEnter") - at("ActiveExit"));
+    eprintln!("from the end of the old program to the start of the new one: {} ms", gap.as_millis());
+    assert!(gap < Duration::from_millis(500), "the old program was stopped {gap:?} before the new one started");
+}
+
+#[tokio::test]
+async fn a_unit_behind_the_gate_restarts_once_its_load_balancer_knows() {
+    let machine = Machine::boot().await;
+    let client = machine.claimed().await;
+    let mut wanted = plan(&machine);
+    wanted.gate = Some(Gate { port: GATE_PORT, units: vec!["a.service".into()] });
+    let one = client.apply_plan(None, 1, &wanted).await.unwrap();
+    state(&client, "both run", |state| done(state, &one, &["a.service", "b.service"])).await;
+    let old = machine.main_pid("a.service");
+
+    let gate = (machine.address.ip(), GATE_PORT);
+    let (words, mut heard) = tokio::sync::watch::channel(String::new());
+    let balancer = tokio::spawn(async move {
+        loop {
+            let mut word = String::new();
+            if let Ok(mut stream) = TcpStream::connect(gate).await
+                && stream.read_to_string(&mut word).await.is_ok()
+            {
+                words.send_replace(word.trim().to_owned());
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    heard.wait_for(|word| word == "up ready").await.unwrap();
+    wanted.files[0].content = "two".into();
+    client.apply_plan(Some(&one), 1, &wanted).await.unwrap();
+    tokio::time::timeout(LONG, heard.wait_for(|word| word == "drain")).await.unwrap().unwrap();
+    assert_eq!(machine.main_pid("a.service"), old, "it was restarted before the load balancer knew");
+    tokio::time::timeout(LONG, heard.wait_for(|word| word == "up ready")).await.unwrap().unwrap();
+    let new = machine.main_pid("a.service");
+    assert_ne!(new, old);
+
+    machine.exec(&format!("kill -9 {new}"));
+    tokio::time::timeout(LONG, heard.wait_for(|word| word == "down")).await.unwrap().unwrap();
+    tokio::time::timeout(LONG, heard.wait_for(|word| word == "up ready")).await.unwrap().unwrap();
+    balancer.abort();
 }
 
 #[tokio::test]

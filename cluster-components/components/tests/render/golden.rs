@@ -44,6 +44,9 @@ fn show(plan: &MachinePlan) -> String {
         };
         writeln!(text, "probe {} of {}: {how}", probe.name, probe.unit).unwrap();
     }
+    if let Some(gate) = &plan.gate {
+        writeln!(text, "gate on port {} of {}", gate.port, gate.units.join(" ")).unwrap();
+    }
     for unit in &plan.units {
         writeln!(text, "\n=== unit {} {:?}\nrestarted by files {}", unit.name, unit.state, unit.files.join(" ")).unwrap();
         writeln!(text, "restarted by artifacts {}\n{}", unit.artifacts.join(" "), unit.content).unwrap();

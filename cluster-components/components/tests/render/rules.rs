@@ -46,8 +46,13 @@ fn nothing_is_named_twice_and_nothing_that_is_named_is_missing() {
             unit.artifacts.iter().for_each(|a| assert!(artifacts.contains(a.as_str()), "{a}"));
             assert!(plan.probes.iter().any(|p| p.unit == unit.name), "{} has no probe", unit.name);
         }
-        let used: BTreeSet<_> = plan.units.iter().flat_map(|u| &u.artifacts).map(String::as_str).collect();
+        let mut used: BTreeSet<_> = plan.units.iter().flat_map(|u| &u.artifacts).map(String::as_str).collect();
+        if used.contains("etcd") {
+            used.extend(["etcdctl", "etcdutl"]);
+        }
         assert_eq!(used, artifacts, "artifacts that no unit uses");
+        let gated = plan.gate.iter().flat_map(|gate| &gate.units);
+        gated.for_each(|unit| assert!(units.contains(unit.as_str()) && plan.probes.iter().any(|p| p.unit == *unit), "{unit}"));
         plan.probes.iter().for_each(|p| assert!(units.contains(p.unit.as_str()), "{}", p.unit));
         let owners = plan.files.iter().map(|f| &f.owner).chain(plan.directories.iter().map(|d| &d.owner));
         owners.for_each(|owner| assert!(users.contains(owner.as_str()), "{owner}"));
@@ -189,6 +194,7 @@ fn a_machine_that_retires_keeps_its_member_and_its_node() {
     assert_eq!(names(&retiring).difference(&names(&serving)).count(), 0);
     assert_eq!(restarted(&serving, &retiring), ["kubelet", "kube-proxy"]);
     let text: String = retiring.files.iter().map(|file| String::from_utf8_lossy(&file.content.0).into_owned()).collect();
+    assert!(serving.gate.is_some() && retiring.gate.is_none());
     assert!(!text.contains("127.0.0.1:6443") && !text.contains("KEY: cluster CA") && !text.contains("service accounts"));
 }
 
