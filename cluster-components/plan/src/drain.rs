@@ -66,8 +66,8 @@ fn forget(draft: &mut Draft<'_>, machine: &MachineRecord, since: Timestamp) {
 pub(crate) fn drained(draft: &mut Draft<'_>, machine: &MachineRecord, since: Timestamp) -> bool {
     let Some(nodes) = draft.nodes() else { return false };
     let Some(node) = nodes.iter().find(|n| n.machine.as_ref() == Some(&machine.name)) else { return true };
-    // Pods on a dead machine cannot be shut down gracefully by anybody.
-    if death(draft, machine).is_some() {
+    // Pods on a dead machine cannot be shut down gracefully by anybody; on one that is only of no use any more and still speaks they can.
+    if draft.heard(&machine.name).is_none() && death(draft, machine).is_some() {
         return true;
     }
     if let Some(deadline) = deadline(draft, machine, since) {

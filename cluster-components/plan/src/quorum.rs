@@ -12,7 +12,7 @@ pub(crate) fn quorum(voters: usize) -> usize {
 }
 
 /// Whether a member is a machine's.
-fn is_of(member: &MemberFacts, machine: &MachineRecord) -> bool {
+pub(crate) fn is_of(member: &MemberFacts, machine: &MachineRecord) -> bool {
     if !member.name.is_empty() {
         return member.name == machine.name.as_str();
     }

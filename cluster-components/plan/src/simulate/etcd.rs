@@ -6,7 +6,7 @@
 
 use super::render::{again, has_retired, keeps_etcd, running, state};
 use super::{Refused, check, record, record_mut, works};
-use crate::quorum::quorum;
+use crate::quorum::{is_of, quorum};
 use crate::{
     Action, AgentFacts, AgentState, EtcdFacts, Fact, JoinRecord, MachineRecord, MemberFacts, MemberId, MemberStatus, Observed, PROBE_API_SERVER,
     PROBE_ETCD, ProbeFacts, SnapshotFacts,
@@ -55,8 +55,10 @@ pub(super) fn change(world: &mut Observed, action: &Action, now: Timestamp) -> R
             check(!member.learner || member.status.known().is_some_and(|s| s.in_sync), "the learner is not in sync")?;
             member.learner = false;
         }
-        Action::RemoveMember { member, .. } => {
+        Action::RemoveMember { machine, member } => {
             let Some(gone) = etcd_mut(world)?.members.iter().find(|m| m.id == *member).cloned() else { return Ok(()) };
+            let owned = world.machines.known().into_iter().flatten().any(|m| m.is_control_plane() && is_of(&gone, m));
+            check(machine.is_some() || !owned, "it is a machine's after all")?;
             let (answering, all) = votes(world);
             let mine = usize::from(!gone.learner && gone.status.known().is_some());
             let left = all.saturating_sub(usize::from(!gone.learner));
