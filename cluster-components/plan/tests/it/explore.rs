@@ -87,12 +87,12 @@ fn explore(title: &str, life: Life) {
         started.elapsed().as_secs_f32()
     );
     if let Some((property, path)) = checker.discoveries().into_iter().next() {
-        let steps: Vec<Step> = path.clone().into_actions();
-        let last = path.last_state();
         let life = &checker.model().life;
+        let last = path.last_state();
         let broken = last.broken.or_else(|| always(life.spec(last), &last.truth.world));
         let plan = slipway_plan::plan(life.spec(last), &slipway_plan::seen(&last.truth.world), now());
-        panic!("{title}: {property}: {broken:?} {:?} after {steps:#?}\nplan would be {plan:#?}", life.converges(last, |_| false).err());
+        let stuck = life.converges(last, |_| false).err();
+        panic!("{title}: {property}: {broken:?} {stuck:?} after\n{}\nplan would be {plan:#?}", life.told(&path.into_vec()));
     }
     assert!(checker.is_done(), "{title}: not explored to its end in time");
 }

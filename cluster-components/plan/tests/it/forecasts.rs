@@ -37,6 +37,14 @@ fn shown(mut steps: Vec<Vec<Action>>) -> Vec<Vec<Action>> {
     steps
 }
 
+/// Whether what is shown is what is done, from any moment of a life. Whoever shows it knows of every pod here, as nobody does who looks from outside: how
+/// long pods take would shift all else.
+pub fn is_what_is_done(spec: &ClusterSpec, world: &Observed) -> bool {
+    let forecast = forecast(spec, world, now());
+    let steps = || forecast.steps.iter().map(|s| s.actions.clone()).collect();
+    forecast.end == End::Unbounded || shown(steps()) == executed(spec, world.clone())
+}
+
 /// Whether what is shown is what is done, from here.
 fn is_shown(spec: &ClusterSpec, world: &Observed) {
     let mut world = world.clone();

@@ -333,7 +333,10 @@ impl Life {
             Step::Arrives => {
                 let (before, late) = (world.clone(), moment.late.as_ref().unwrap());
                 slipway_plan::arrives(spec, &mut world, late, now());
-                broken = harm(&Moved { spec, before: &before, after: &world, action: late, used, fresh: false });
+                // A create call comes through whatever is recorded by then: nobody can help it.
+                let create = matches!(late, Action::CreateInstance { .. });
+                let moved = Moved { spec, before: &before, after: &world, action: late, used, fresh: false };
+                broken = if create || before == world { None } else { harm(&moved) };
             }
             Step::UserDeletes(machine) => {
                 let machines = world.machines.known_mut().unwrap();
@@ -348,6 +351,19 @@ impl Life {
             Step::Remember | Step::Sent(..) => return (moment.truth.clone(), None),
         }
         (Truth::new(world, used.clone()), broken)
+    }
+
+    /// A way, for people: each step with what the planner did in it.
+    pub fn told(&self, way: &[(Moment, Option<Step>)]) -> String {
+        let actions = |moment: &Moment| self.outlook(moment).actions.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        let line = |(moment, step): &(Moment, Option<Step>)| match step {
+            Some(Step::Pass) => format!("  Pass: {}", actions(moment)),
+            Some(Step::Only(action)) => format!("  Only: {action}"),
+            Some(Step::Sent(action)) => format!("  Sent: {action}"),
+            Some(step) => format!("  {step:?}"),
+            None => String::new(),
+        };
+        way.iter().map(line).collect::<Vec<_>>().join("\n")
     }
 
     /// From here, without faults and without the user, the cluster gets where its spec says and stays there, or to a world that is `known` to. Returns
