@@ -28,6 +28,7 @@ pub enum Removal {
 
 /// One effect.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[allow(clippy::large_enum_variant, reason = "a plan has a handful of actions, and a box in one variant would be in everybody's way")]
 pub enum Action {
     /// Puts our finalizer on the Cluster. Safe to repeat: it is there or not. Always the first: nothing outside is made before.
     AddFinalizer,
