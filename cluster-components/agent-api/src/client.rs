@@ -212,6 +212,14 @@ impl AgentClient {
         Ok(TunnelStream::new(sender, incoming))
     }
 
+    /// A verified snapshot of the machine's etcd member: data, and in the last message what it was. Dropping the stream ends it.
+    pub async fn etcd_snapshot(&self, epoch: u64) -> Result<BoxStream<'static, Result<v1::EtcdSnapshotPiece, AgentError>>, AgentError> {
+        let request = v1::EtcdSnapshotRequest { machine_uid: self.machine_uid.clone(), epoch };
+        let stream = self.peer.call(self.grpc.clone().etcd_snapshot(request)).await?;
+        let peer = self.peer.clone();
+        Ok(stream.map(move |item| item.map_err(|status| peer.explain(&status))).boxed())
+    }
+
     /// Stops the machine's units and wipes what Slipway wrote. Afterwards the agent takes nothing more.
     pub async fn reset(&self, epoch: u64, machine_name: &str) -> Result<(), AgentError> {
         let request = v1::ResetRequest { machine_uid: self.machine_uid.clone(), epoch, confirm_name: machine_name.to_owned() };

@@ -28,6 +28,7 @@ mod root;
 mod run;
 mod server;
 mod service;
+mod snapshot;
 mod systemd;
 mod tunnel;
 mod units;

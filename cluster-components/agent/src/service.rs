@@ -8,6 +8,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::reset::{Reset, ResetState};
 use crate::root::{self, Root};
 use crate::server::Peer;
+use crate::snapshot::{Program, Snapshots};
 use crate::{logs, tunnel};
 use arc_swap::ArcSwap;
 use futures::StreamExt;
@@ -40,6 +41,7 @@ pub struct Machine {
     accepted: tokio::sync::Mutex<Accepted>,
     plans: watch::Sender<Option<Arc<Plan>>>,
     reset: Reset,
+    snapshots: Snapshots,
 }
 
 impl Machine {
@@ -55,8 +57,9 @@ impl Machine {
         reset: Reset,
     ) -> Self {
         let plans = watch::Sender::new(accepted.plan.clone());
-        let root = root.clone();
-        Self { root, credentials, board, boot_id, identity: ArcSwap::from_pointee(identity), accepted: accepted.into(), plans, reset }
+        let (root, snapshots) = (root.clone(), Snapshots::new(root));
+        let identity = ArcSwap::from_pointee(identity);
+        Self { root, credentials, board, boot_id, identity, accepted: accepted.into(), plans, reset, snapshots }
     }
 
     /// The accepted plan, now and later. None after a reset.
@@ -240,6 +243,17 @@ impl Agent for Service {
         self.0.alive()?;
         let target = tunnel::allowed(&first.target, peer.local)?;
         Ok(Response::new(tunnel::open(target, incoming).await?))
+    }
+
+    type EtcdSnapshotStream = BoxStream<'static, Result<v1::EtcdSnapshotPiece, Status>>;
+
+    async fn etcd_snapshot(&self, request: Request<v1::EtcdSnapshotRequest>) -> Result<Response<Self::EtcdSnapshotStream>, Status> {
+        let v1::EtcdSnapshotRequest { machine_uid, epoch } = request.into_inner();
+        self.0.mine(&machine_uid)?;
+        self.0.alive()?;
+        self.0.accepted.lock().await.fence(epoch)?;
+        let program = Program::of(self.0.plans.borrow().as_deref().map(|plan| &plan.plan), &self.0.root)?;
+        Ok(Response::new(self.0.snapshots.take(program)?))
     }
 
     async fn reset(&self, request: Request<v1::ResetRequest>) -> Result<Response<v1::ResetResponse>, Status> {

@@ -180,6 +180,17 @@ impl Machine {
     }
 }
 
+impl Machine {
+    /// Puts a program of the host's into the store.
+    pub fn adopted(&self, name: &str, path: &Path) -> ArtifactRef {
+        let bytes = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        fs::write(self.stored(name), &bytes).unwrap();
+        fs::set_permissions(self.stored(name), fs::Permissions::from_mode(0o555)).unwrap();
+        let sources = vec![format!("file:///opt/slipway/store/{name}")];
+        ArtifactRef { name: name.into(), sha256: hex::encode(Sha256::digest(&bytes)), size: bytes.len() as u64, sources }
+    }
+}
+
 impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {

@@ -8,4 +8,5 @@ mod calls;
 mod fixture;
 mod machines;
 mod process;
+mod snapshots;
 mod waiting;
