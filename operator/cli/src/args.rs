@@ -81,6 +81,10 @@ pub enum Command {
     Logs(Logs),
     /// Say what applying a file would do, step by step, without doing it.
     Plan(Plan),
+    /// Bring a cluster to another Kubernetes version, and watch it go there.
+    Upgrade(Upgrade),
+    /// Say why things were done to a cluster or a machine, and what it waits for.
+    Explain(Explain),
     /// Show what happened to a cluster and its machines.
     Events(Events),
     /// Look after the programs and images that clusters are made of.
@@ -244,8 +248,33 @@ pub struct Logs {
 #[derive(Debug, Args)]
 pub struct Plan {
     /// The file that would be applied, `-` for standard input.
-    #[arg(short, long = "file", alias = "filename", value_name = "FILE")]
-    pub file: PathBuf,
+    #[arg(short, long = "file", alias = "filename", value_name = "FILE", required_unless_present = "name", conflicts_with = "name")]
+    pub file: Option<PathBuf>,
+    /// Instead of a file: a cluster that is there, as its object is now.
+    pub name: Option<String>,
+}
+
+/// `slipway upgrade`
+#[derive(Debug, Args)]
+pub struct Upgrade {
+    /// The cluster.
+    pub name: String,
+    /// The Kubernetes version, e.g. v1.37.2. The version that it comes from calls an unfinished upgrade off.
+    #[arg(long, value_name = "VERSION")]
+    pub to: String,
+    /// Do not ask before anything is changed.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// How long to watch. What was begun goes on afterwards.
+    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = duration)]
+    pub timeout: Duration,
+}
+
+/// `slipway explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// `cluster/NAME` or `machine/NAME`.
+    pub object: String,
 }
 
 /// `slipway events`

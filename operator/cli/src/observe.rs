@@ -258,7 +258,7 @@ mod tests {
             serde_json::from_value(json!({
                 "apiVersion": "slipway.dev/v1alpha1", "kind": "Machine",
                 "metadata": { "name": name, "namespace": namespace, "creationTimestamp": "2026-11-26T10:00:00Z" },
-                "spec": { "cluster": "demo", "pool": pool, "role": role, "ordinal": 0, "kubernetesVersion": "v1.36.4" },
+                "spec": { "cluster": "demo", "pool": pool, "role": role, "ordinal": 0, "versions": { "kubelet": "v1.36.4", "containerd": "v2.3.4" } },
                 "status": {
                     "units": [{ "name": "etcd.service", "state": "active" }],
                     "probes": [{ "name": "etcd", "healthy": false, "message": "refused" }],

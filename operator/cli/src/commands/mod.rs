@@ -6,12 +6,14 @@ mod describe;
 mod doctor;
 mod down;
 mod events;
+mod explain;
 mod get;
 mod kubeconfig;
 mod local;
 mod logs;
 mod plan;
 mod up;
+mod upgrade;
 mod wait;
 
 use crate::args::{Cli, CliDocs, Command};
@@ -49,6 +51,8 @@ async fn dispatch(cli: Cli) -> Result<Outcome> {
         Command::Wait(args) => wait::run(global, &args).await,
         Command::Logs(args) => logs::run(global, &args).await,
         Command::Plan(args) => plan::run(global, &args).await,
+        Command::Upgrade(args) => upgrade::run(global, &args).await,
+        Command::Explain(args) => explain::run(global, &args).await,
         Command::Events(args) => events::run(global, &args).await,
         Command::Artifacts(args) => artifacts::run(global, args).await,
         Command::Completion(args) => {

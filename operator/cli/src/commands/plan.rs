@@ -15,7 +15,7 @@ use kube::{Api, ResourceExt};
 use serde::Serialize;
 use slipway_crds::{Cluster, Machine, NodePool};
 use slipway_operator::forecast::{Present, forecast};
-use slipway_plan::{End, Forecast};
+use slipway_plan::{End, Forecast, Quorum};
 use std::time::Duration;
 
 const WITHIN: Duration = Duration::from_secs(15);
@@ -34,14 +34,17 @@ struct Row {
 struct StepRow {
     actions: Vec<String>,
     waits: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etcd: Option<Quorum>,
 }
 
 /// Runs the command.
 pub async fn run(global: &Global, args: &Plan) -> Result<Outcome> {
-    let objects = file::read(&args.file)?;
+    let Some(file) = &args.file else { return stored(global, args.name.as_deref().unwrap_or_default()).await };
+    let objects = file::read(file)?;
     let clusters: Vec<&Object> = objects.iter().filter(|o| o.is_cluster()).collect();
     if clusters.is_empty() {
-        return Err(refused(format!("{}: there is no Cluster in it", args.file.display())));
+        return Err(refused(format!("{}: there is no Cluster in it", file.display())));
     }
     for object in &clusters {
         if let Some(version) = object.kubernetes_version() {
@@ -79,6 +82,39 @@ pub async fn run(global: &Global, args: &Plan) -> Result<Outcome> {
     Ok(if change { Outcome::WouldChange } else { Outcome::Done })
 }
 
+/// A cluster that is there, as its object is now.
+async fn stored(global: &Global, name: &str) -> Result<Outcome> {
+    let management = Management::connect(global).await?;
+    let api: Api<Cluster> = Api::namespaced(management.client.clone(), &management.namespace);
+    let cluster = asked("reading the Cluster", WITHIN, api.get_opt(name)).await?.ok_or_else(|| {
+        refused(format!("there is no cluster {name} in namespace {}: `slipway get clusters -A` lists them", management.namespace))
+    })?;
+    let foreseen = foresee(&management, cluster).await?;
+    print(global.output, &[&foreseen.row], || foreseen.text.clone())?;
+    Ok(if foreseen.changes { Outcome::WouldChange } else { Outcome::Done })
+}
+
+/// A forecast, ready to be shown.
+pub struct Foreseen {
+    row: Row,
+    /// For people.
+    pub text: String,
+    /// Whether anything would be done.
+    pub changes: bool,
+    /// Whether it ends with everything as asked for.
+    pub done: bool,
+}
+
+/// What becomes of what is there once `wanted` is its object.
+pub async fn foresee(management: &Management, wanted: Cluster) -> Result<Foreseen> {
+    let namespace = wanted.namespace().unwrap_or_else(|| management.namespace.clone());
+    let present = present(management, &namespace, &wanted.name_any()).await?;
+    let foreseen = forecast(&wanted, &present, Timestamp::now()).map_err(|e| refused(e.to_string()))?;
+    let (changes, name) = (changes(&foreseen), wanted.name_any());
+    let text = format!("Cluster {name}:\n{foreseen}");
+    Ok(Foreseen { row: row(&name, changes, &foreseen), text, changes, done: foreseen.end == End::Done })
+}
+
 /// A forecast that waits for something without doing anything before changes nothing, but is not done either: people must hear of it.
 fn changes(forecast: &Forecast) -> bool {
     !forecast.steps.is_empty()
@@ -88,6 +124,7 @@ fn row(cluster: &str, changes: bool, forecast: &Forecast) -> Row {
     let steps = forecast.steps.iter().map(|s| StepRow {
         actions: s.actions.iter().map(ToString::to_string).collect(),
         waits: s.waits.iter().map(ToString::to_string).collect(),
+        etcd: s.etcd,
     });
     let end = match &forecast.end {
         End::Done => "done".to_owned(),
@@ -104,25 +141,30 @@ fn typed(object: &Object) -> Result<Cluster> {
 /// The Cluster as the API would store it, and what there is of it now.
 async fn read(management: &Management, object: &Object) -> Result<(Cluster, Present)> {
     let namespace = object.namespace().unwrap_or(&management.namespace);
+    let clusters: Api<Cluster> = Api::namespaced(management.client.clone(), namespace);
+    let params = PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force().validation_strict() };
+    let what = format!("trying Cluster {}", object.name());
+    // What there is comes first: the dry run's answer carries the new spec with the same status.
+    let present = present(management, namespace, object.name()).await?;
+    let wanted = asked(&what, WITHIN, clusters.patch(object.name(), &params, &Patch::Apply(object.value()))).await?;
+    Ok((wanted, present))
+}
+
+/// What there is of a cluster.
+async fn present(management: &Management, namespace: &str, name: &str) -> Result<Present> {
     let client = &management.client;
     let clusters: Api<Cluster> = Api::namespaced(client.clone(), namespace);
     let (pools, machines): (Api<NodePool>, Api<Machine>) =
         (Api::namespaced(client.clone(), namespace), Api::namespaced(client.clone(), namespace));
-    let params = PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force().validation_strict() };
-    let what = format!("trying Cluster {}", object.name());
     let all = ListParams::default();
-    // What there is comes first: the dry run's answer carries the new spec with the same status.
     let (cluster, pools, machines) = tokio::try_join!(
-        asked("reading the Cluster", WITHIN, clusters.get_opt(object.name())),
+        asked("reading the Cluster", WITHIN, clusters.get_opt(name)),
         asked("listing NodePools", WITHIN, pools.list(&all)),
         asked("listing Machines", WITHIN, machines.list(&all)),
     )?;
-    let wanted = asked(&what, WITHIN, clusters.patch(object.name(), &params, &Patch::Apply(object.value()))).await?;
-    let of = |cluster: &str| cluster == wanted.name_any();
-    let present = Present {
+    Ok(Present {
         cluster,
-        pools: pools.items.into_iter().filter(|p| of(&p.spec.cluster)).collect(),
-        machines: machines.items.into_iter().filter(|m| of(&m.spec.cluster)).collect(),
-    };
-    Ok((wanted, present))
+        pools: pools.items.into_iter().filter(|p| p.spec.cluster == name).collect(),
+        machines: machines.items.into_iter().filter(|m| m.spec.cluster == name).collect(),
+    })
 }

@@ -117,6 +117,7 @@ async fn operator(identity: &PlaneIdentity, cloud: &LocalClient, artifacts: &[Ar
         format!("--cloud-local-ca={OPERATOR_DIR}/cloud-ca.crt"),
         format!("--cloud-local-cert={OPERATOR_DIR}/cloud.crt"),
         format!("--cloud-local-key={OPERATOR_DIR}/cloud.key"),
+        format!("--snapshots=file://{}", slipway_components::OPERATOR_SNAPSHOTS),
         format!("--metrics={OPERATOR_HTTP}"),
         // systemd runs one process of this unit at a time, so a restarted operator may take its own Lease over at once.
         format!("--identity={MACHINE}"),
