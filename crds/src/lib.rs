@@ -26,7 +26,7 @@ pub use cluster::{
 };
 pub use conditions::{Finding, set_conditions};
 pub use machine::{
-    AgentStatus, Instance, Join, Machine, MachinePhase, MachineRole, MachineSpec, MachineStatus, ProbeStatus, Stage, UnitStatus,
+    AgentStatus, Instance, Join, Machine, MachinePhase, MachineRole, MachineSpec, MachineStatus, ProbeStatus, Program, Stage, UnitStatus,
     VersionChange,
 };
 pub use pool::{NodePool, NodePoolSpec, NodePoolStatus};

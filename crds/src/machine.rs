@@ -68,6 +68,11 @@ pub struct MachineSpec {
     /// It is leaving the control plane and runs neither API server nor controllers.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub retiring: bool,
+    /// Builds of Slipway's own programs that it was told to run. A new release of Slipway brings new ones, which come with the next change of the
+    /// controllers' version: nothing restarts because Slipway is new.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub programs: Vec<Program>,
     /// What the cloud made for this record. It cannot be changed once it is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<Instance>,
@@ -86,6 +91,21 @@ pub struct VersionChange {
     /// When that changed, to the microsecond.
     #[schemars(schema_with = "crate::schemas::time")]
     pub at: Timestamp,
+}
+
+/// One build of a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Program {
+    /// File name.
+    #[schemars(length(max = 63))]
+    pub name: String,
+    /// sha256 of the file, hexadecimal.
+    #[schemars(length(max = 64))]
+    pub sha256: String,
+    /// In bytes.
+    #[schemars(with = "i64")]
+    pub size: u64,
 }
 
 /// How an etcd member joins.

@@ -12,6 +12,8 @@ use std::path::Path;
 pub const OWN_COMPONENT: &str = "slipway";
 /// The agent's file name.
 pub const AGENT: &str = "slipway-agent";
+/// The file name of the local cloud's controller manager.
+pub const CLOUD_CONTROLLER_MANAGER: &str = "slipway-ccm-local";
 
 /// A line of the index.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,6 +23,17 @@ pub struct IndexEntry {
     pub component: String,
     /// `v1.36.4`.
     pub version: String,
+    /// File name.
+    pub name: String,
+    /// Hexadecimal.
+    pub sha256: String,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// One build of a program of ours, as a machine's record keeps it: another release of Slipway must not restart anything by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
     /// File name.
     pub name: String,
     /// Hexadecimal.
@@ -130,13 +143,26 @@ impl ArtifactIndex {
         })
     }
 
+    /// The builds that a control-plane machine is told to run from now on.
+    #[must_use]
+    pub fn programs(&self) -> Vec<Program> {
+        let own = self.own(CLOUD_CONTROLLER_MANAGER).ok();
+        own.map(|a| Program { name: a.name, sha256: a.sha256, size: a.size }).into_iter().collect()
+    }
+
+    /// A build that was the newest once: a store keeps what it ever had.
+    #[must_use]
+    pub fn build(&self, program: &Program) -> ArtifactRef {
+        self.file(&program.name, &program.sha256, program.size)
+    }
+
     fn reference(&self, entry: &IndexEntry) -> ArtifactRef {
-        ArtifactRef {
-            name: entry.name.clone(),
-            sha256: entry.sha256.clone(),
-            size: entry.size,
-            sources: vec![format!("{}/{}/{}", self.source, entry.sha256, entry.name)],
-        }
+        self.file(&entry.name, &entry.sha256, entry.size)
+    }
+
+    fn file(&self, name: &str, sha256: &str, size: u64) -> ArtifactRef {
+        let sources = vec![format!("{}/{sha256}/{name}", self.source)];
+        ArtifactRef { name: name.to_owned(), sha256: sha256.to_owned(), size, sources }
     }
 }
 

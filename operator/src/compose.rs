@@ -159,12 +159,14 @@ fn instance(record: &MachineRecord, seen: &Seen) -> Option<InstanceRef> {
 
 fn scene_machine(record: &MachineRecord, spec: &ClusterSpec, seen: &Seen) -> SceneMachine {
     let instance = instance(record, seen);
+    let object = seen.machines.iter().find(|m| m.uid().as_deref() == Some(&record.uid));
     SceneMachine {
         uid: record.uid.clone(),
         pool: record.pool.clone(),
         versions: record.versions,
         join: record.join.clone(),
         retiring: record.retiring,
+        programs: object.map(|m| records::programs(m)).unwrap_or_default(),
         provider_id: instance.as_ref().map(|i| render::provider_id(&spec.provider, &seen.key.uid, &i.id)).unwrap_or_default(),
         instance: instance.map(|i| (i.id, i.address)),
     }

@@ -17,7 +17,7 @@ use slipway_plan::{
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use crate::artifacts::{ArtifactError, target};
+use crate::artifacts::{ArtifactError, Program, target};
 use crate::context::FINALIZER;
 
 /// On a Machine: it is replaced when it fails, but stays as it is for a look.
@@ -181,6 +181,19 @@ pub fn versions_object(versions: &MachineVersions) -> crds::Versions {
         kubelet: versions.node.kubelet.to_string(),
         containerd: versions.node.containerd.to_string(),
     }
+}
+
+/// Builds of our own programs, as a Machine keeps them.
+#[must_use]
+pub fn programs(machine: &crds::Machine) -> Vec<Program> {
+    let of = |p: &crds::Program| Program { name: p.name.clone(), sha256: p.sha256.clone(), size: p.size };
+    machine.spec.programs.iter().map(of).collect()
+}
+
+/// The same, as objects carry them.
+#[must_use]
+pub fn programs_object(programs: &[Program]) -> Vec<crds::Program> {
+    programs.iter().map(|p| crds::Program { name: p.name.clone(), sha256: p.sha256.clone(), size: p.size }).collect()
 }
 
 /// Where the founders were when etcd first had a quorum; empty before.

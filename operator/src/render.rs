@@ -1,6 +1,6 @@
 //! What each machine and the cluster itself shall be, rendered from validated settings: pure, no client required.
 
-use crate::artifacts::{ArtifactError, ArtifactIndex, Versions};
+use crate::artifacts::{ArtifactError, ArtifactIndex, CLOUD_CONTROLLER_MANAGER, Program, Versions};
 use crate::context::CloudAccess;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
@@ -10,7 +10,10 @@ use slipway_components::{
     Artifacts, CloudControllerManager, ClusterSettings, ControlPlaneDuty, ControlPlaneMachine, Endpoint, EtcdEndpoints, EtcdSettings,
     EtcdState, Image, Images, MachineSettings, Profile, RenderError, WorkerMachine, addons, machine,
 };
-use slipway_model::{ClusterSpec, Content, Credential, MachineName, MachinePlan, MachineVersions, Pool, PoolName, Provider};
+use slipway_model::{
+    ClusterSpec, Content, ControlPlaneCredentials, Credential, MachineName, MachinePlan, MachineVersions, NodeCredentials, Pool, PoolName,
+    Provider,
+};
 use slipway_pki::{ClusterPki, MachineFacts, MachineLeaves, MachineRole, PkiError};
 use slipway_plan::JoinRecord;
 use std::collections::BTreeMap;
@@ -68,6 +71,8 @@ pub struct Subject<'a> {
     pub join: Option<&'a JoinRecord>,
     /// Whether it is on its way out of the control plane.
     pub retiring: bool,
+    /// Builds of Slipway's own programs that it was told to run.
+    pub programs: &'a [Program],
     /// Its address.
     pub address: Ipv4Addr,
     /// `spec.providerID` of its Node.
@@ -93,38 +98,39 @@ pub fn machine_plan(
     leaves: &MachineLeaves,
     cloud: Option<&CloudAccess>,
 ) -> Result<MachinePlan, Error> {
-    let versions = site.index.versions(&subject.versions)?;
-    let cluster = ClusterSettings {
-        name: site.spec.name.to_string(),
-        network: site.spec.network.clone(),
-        endpoint: site.endpoint.clone(),
-        profile: site.profile.clone(),
-        images: images(site.index, &versions)?,
-    };
-    let pool = site.spec.pools.iter().find(|p| p.name == *subject.pool);
-    let settings = MachineSettings {
-        node: subject.name.to_string(),
-        address: subject.address,
-        provider_id: subject.provider_id.to_owned(),
-        pool: subject.pool.clone(),
-        versions: subject.versions,
-        labels: pool.map(|p| p.labels.clone()).unwrap_or_default(),
-        taints: pool.map(|p| p.taints.clone()).unwrap_or_default(),
-    };
-    let artifacts = artifacts(site.index, &versions)?;
     if !subject.pool.is_control_plane() {
-        return Ok(machine::worker(&WorkerMachine { cluster, machine: settings, credentials: leaves.node_credentials(pki)?, artifacts })?);
+        return worker(site, subject, leaves.node_credentials(pki)?);
     }
+    let access = cloud.ok_or_else(|| PkiError::Missing { key: "cloud.crt".to_owned() })?;
+    control_plane(site, subject, leaves.control_plane_credentials(pki)?, access)
+}
+
+fn worker(site: &Site<'_>, subject: &Subject<'_>, credentials: NodeCredentials) -> Result<MachinePlan, Error> {
+    let versions = site.index.versions(&subject.versions)?;
+    Ok(machine::worker(&WorkerMachine {
+        cluster: cluster(site, &versions)?,
+        machine: settings(site, subject),
+        credentials,
+        artifacts: artifacts(site.index, &versions, subject.programs)?,
+    })?)
+}
+
+fn control_plane(
+    site: &Site<'_>,
+    subject: &Subject<'_>,
+    credentials: ControlPlaneCredentials,
+    access: &CloudAccess,
+) -> Result<MachinePlan, Error> {
     if subject.versions.control_plane.is_none() {
         return Err(Error::NoVersions(subject.name.clone()));
     }
-    let access = cloud.ok_or_else(|| PkiError::Missing { key: "cloud.crt".to_owned() })?;
+    let versions = site.index.versions(&subject.versions)?;
     Ok(machine::control_plane(&ControlPlaneMachine {
-        cluster,
-        machine: settings,
+        cluster: cluster(site, &versions)?,
+        machine: settings(site, subject),
         etcd: etcd(site, subject)?,
         etcd_endpoints: EtcdEndpoints::Local,
-        credentials: leaves.control_plane_credentials(pki)?,
+        credentials,
         cloud: CloudControllerManager::Local {
             cluster_uid: site.uid.to_owned(),
             daemon: access.endpoint.clone(),
@@ -132,8 +138,31 @@ pub fn machine_plan(
             credential: Credential { certificate: access.certificate.clone(), key: Content::from(access.key.expose_secret()) },
         },
         duty: if subject.retiring { ControlPlaneDuty::Retiring } else { ControlPlaneDuty::Serving },
-        artifacts,
+        artifacts: artifacts(site.index, &versions, subject.programs)?,
     })?)
+}
+
+fn cluster(site: &Site<'_>, versions: &Versions) -> Result<ClusterSettings, Error> {
+    Ok(ClusterSettings {
+        name: site.spec.name.to_string(),
+        network: site.spec.network.clone(),
+        endpoint: site.endpoint.clone(),
+        profile: site.profile.clone(),
+        images: images(site.index, versions)?,
+    })
+}
+
+fn settings(site: &Site<'_>, subject: &Subject<'_>) -> MachineSettings {
+    let pool = site.spec.pools.iter().find(|p| p.name == *subject.pool);
+    MachineSettings {
+        node: subject.name.to_string(),
+        address: subject.address,
+        provider_id: subject.provider_id.to_owned(),
+        pool: subject.pool.clone(),
+        versions: subject.versions,
+        labels: pool.map(|p| p.labels.clone()).unwrap_or_default(),
+        taints: pool.map(|p| p.taints.clone()).unwrap_or_default(),
+    }
 }
 
 /// How the machine's etcd member begins: the same for as long as the machine lives, whoever comes and goes beside it.
@@ -160,7 +189,7 @@ pub fn addons(spec: &ClusterSpec, index: &ArtifactIndex) -> Result<Addons, Error
     Ok(addons::render(&AddonSettings { network: spec.network.clone(), coredns: image(Component::Coredns, &versions) }))
 }
 
-fn artifacts(index: &ArtifactIndex, versions: &Versions) -> Result<Artifacts, Error> {
+fn artifacts(index: &ArtifactIndex, versions: &Versions, programs: &[Program]) -> Result<Artifacts, Error> {
     let mut all = Artifacts::new();
     for &component in Component::ALL {
         match index.component(component, versions) {
@@ -171,7 +200,8 @@ fn artifacts(index: &ArtifactIndex, versions: &Versions) -> Result<Artifacts, Er
         }
     }
     // The local cloud's controller manager is a program of ours.
-    if let Ok(own) = index.own("slipway-ccm-local") {
+    let kept = programs.iter().find(|p| p.name == CLOUD_CONTROLLER_MANAGER).map(|p| index.build(p));
+    if let Some(own) = kept.or_else(|| index.own(CLOUD_CONTROLLER_MANAGER).ok()) {
         all.insert(own.name.clone(), own);
     }
     Ok(all)
@@ -222,7 +252,10 @@ pub fn provider_id(provider: &Provider, cluster_uid: &str, instance: &str) -> St
 /// Whether everything that a new machine needs is there to be installed.
 pub fn available(spec: &ClusterSpec, index: &ArtifactIndex) -> Result<(), Error> {
     for wanted in std::iter::once(&spec.control_plane.versions).chain(spec.pools.iter().map(|p| &p.versions)) {
-        artifacts(index, &index.versions(wanted)?)?;
+        artifacts(index, &index.versions(wanted)?, &[])?;
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

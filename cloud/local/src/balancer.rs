@@ -144,7 +144,12 @@ pub async fn apply(root: &Path, pid: i32, port: u16, wanted: &[Ipv4Addr]) -> Res
              set server apis/s{n} health down; enable agent apis/s{n}"
         ),
     };
-    let commands: Vec<String> = changes.iter().map(command).collect();
+    let mut commands: Vec<String> = changes.iter().map(command).collect();
+    if !commands.is_empty() {
+        // There is nobody to be asked in an empty slot, and ten tries a second in each of them add up.
+        let empty = (1..).zip(&slots).filter(|(_, slot)| slot.is_none());
+        commands.extend(empty.map(|(n, _): (u16, _)| format!("disable agent apis/s{n}")));
+    }
     if !commands.is_empty() {
         let said = ask(pid, &(commands.join("; ") + "\n")).await?;
         let now = parse(&ask(pid, "show servers state apis\n").await?);

@@ -241,7 +241,8 @@ impl Applier {
             self.reloads.reload(&self.systemd).await.map_err(|e| e.to_string())?;
         }
         // All that it starts with is there and checked: only now is the old one disturbed.
-        let aside = self.gate.step_aside(plan, &unit.name).await;
+        let was_started = self.started.lock().is_ok_and(|started| started.get(&unit.name).is_some());
+        let aside = if was_started { self.gate.step_aside(plan, &unit.name).await } else { None };
         self.start(unit, revive).await.map_err(|e| e.to_string())?;
         drop(aside);
         if let Ok(mut started) = self.started.lock() {

@@ -105,10 +105,14 @@ impl Gate {
         done
     }
 
-    /// Before a unit is restarted: nothing new comes once this returns, and what was under way has had its time. `None`: the unit is none of the
-    /// gate's, or does not run.
+    /// Before a unit that was started once is restarted: nothing new comes once this returns, and what was under way has had its time. `None`: the
+    /// unit is none of the gate's, or does not run.
     pub async fn step_aside(self: &Arc<Self>, plan: &MachinePlan, unit: &str) -> Option<Aside> {
         let gate = plan.gate.as_ref().filter(|gate| gate.units.iter().any(|name| name == unit))?;
+        // An agent that has just started does not know its units for a moment.
+        let mut states = self.board.subscribe();
+        let known = states.wait_for(|state| state.units.iter().any(|status| status.name == unit));
+        drop(timeout(ASKS_WITHIN, known).await.ok()?.ok()?);
         self.board.unit(unit).filter(|status| status.active_state == "active")?;
         let told = self.change(|state| {
             state.leaving += 1;

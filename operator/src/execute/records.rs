@@ -277,6 +277,7 @@ pub async fn create_machine(
         revision: revision.to_owned(),
         join: None,
         retiring: false,
+        programs: if pool.is_control_plane() { crate::records::programs_object(&context.artifacts.programs()) } else { vec![] },
         instance: None,
         agent_key: None,
     };

@@ -3,6 +3,7 @@
 use super::EffectError;
 use super::book::Page;
 use crate::agents::Agent;
+use crate::artifacts::Program;
 use crate::context::{ClusterRef, Context};
 use crate::etcd::EtcdDoor;
 use crate::execute::secrets::{self, Data};
@@ -60,6 +61,8 @@ pub struct SceneMachine {
     pub join: Option<JoinRecord>,
     /// Whether it is on its way out of the control plane.
     pub retiring: bool,
+    /// Builds of our own programs that it was told to run.
+    pub programs: Vec<Program>,
     /// Its instance's id and address, once recorded.
     pub instance: Option<(String, Ipv4Addr)>,
     /// `spec.providerID` of its Node.
@@ -126,6 +129,7 @@ impl Scene {
             versions: machine.versions,
             join: machine.join.as_ref(),
             retiring: machine.retiring,
+            programs: &machine.programs,
             address,
             provider_id: &machine.provider_id,
         };

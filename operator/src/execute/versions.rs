@@ -35,6 +35,9 @@ pub async fn set(
         if spec.versions != old {
             return Err(format!("{name} was told other versions meanwhile"));
         }
+        if spec.versions.controllers != new.controllers {
+            spec.programs = records::programs_object(&context.artifacts.programs());
+        }
         spec.versions = new.clone();
         spec.changed = Some(VersionChange { from: old.clone(), at: clock::now() });
         Ok(true)
