@@ -128,10 +128,11 @@ fn control_plane(draft: &Draft<'_>, machine: &MachineRecord) -> Option<Verdict> 
             Some(due(since, POWER_ON, "it is powered off and did not come back when it was started"))
         }
         InstanceState::Running | InstanceState::Deleting => {
-            let never_began = draft.node(&machine.name).is_none() && member.is_none_or(|m| m.name.is_empty());
+            // Its etcd may have begun, and nothing more: there is no Node that could be a witness, and none comes.
+            let no_node = draft.observed.nodes.known().is_some() && draft.node(&machine.name).is_none();
             if draft.node(&machine.name).is_some_and(|n| !n.ready) {
                 Some(due(since, DEAD_AFTER, "its agent and its etcd member are silent and its Node is NotReady"))
-            } else if never_began && draft.observed.nodes.known().is_some() {
+            } else if no_node {
                 Some(due(since, BOOT_TIMEOUT, "its agent fell silent before it joined"))
             } else {
                 None
