@@ -2,7 +2,7 @@
 
 use crate::build::{at, complete, nothing, now, patched, revised, spec, upgraded};
 use crate::faults::{Budget, Loss, NONE};
-use crate::invariants::always;
+use crate::invariants::{always, refused};
 use crate::life::{Grain, Life, Moment, Step, hash, thorough};
 use slipway_model::{ClusterSpec, DeletionPolicy};
 use slipway_plan::Observed;
@@ -92,7 +92,8 @@ fn explore(title: &str, life: Life) {
         let broken = last.broken.or_else(|| always(life.spec(last), &last.truth.world));
         let plan = slipway_plan::plan(life.spec(last), &slipway_plan::seen(&last.truth.world), now());
         let stuck = life.converges(last, |_| false).err();
-        panic!("{title}: {property}: {broken:?} {stuck:?} after\n{}\nplan would be {plan:#?}", life.told(&path.into_vec()));
+        let refused = refused(life.spec(last), &last.truth.world);
+        panic!("{title}: {property}: {broken:?} {stuck:?} refused {refused:?} after\n{}\nplan would be {plan:#?}", life.told(&path.into_vec()));
     }
     assert!(checker.is_done(), "{title}: not explored to its end in time");
 }

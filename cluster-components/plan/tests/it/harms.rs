@@ -73,8 +73,8 @@ fn records_and_instances(moved: &Moved<'_>, living: bool) -> Option<&'static str
         }
         Action::RecordFounders { .. } if before.cluster.bootstrapped => Some("founded once"),
         Action::ApplyPlan { machine, expected: None, .. } if before.cluster.bootstrapped => {
-            let told = |m: &MachineRecord| m.is_control_plane() && used.get("told").is_some_and(|bits| bits & (1 << m.ordinal) != 0);
-            record(before, machine).is_some_and(told).then_some("a member's data directory is used once")
+            let started = |m: &MachineRecord| m.is_control_plane() && used.get("started").is_some_and(|bits| bits & (1 << m.ordinal) != 0);
+            record(before, machine).is_some_and(started).then_some("a member's data directory is used once")
         }
         Action::CreateInstance { machine, .. } => record(after, machine).is_none().then_some("record before effect"),
         Action::RecordEndpoint { .. } => {
@@ -133,7 +133,10 @@ fn changes(moved: &Moved<'_>) -> Option<&'static str> {
         }
         Action::ApplyAddons { .. } => {
             let new = spec.control_plane.versions.control_plane.map(|v| v.api_server);
-            let serving = records(after).iter().filter(|m| m.is_control_plane() && m.deleting.is_none() && !what_runs(after, &m.name).is_empty());
+            let works = |m: &MachineRecord| {
+                after.cloud.known().unwrap().of(&m.uid).is_some_and(|i| i.state == InstanceState::Running && i.trouble.is_none())
+            };
+            let serving = records(after).iter().filter(|m| m.is_control_plane() && m.deleting.is_none() && works(m));
             let all_new = serving.flat_map(|m| what_runs(after, &m.name)).all(|v| v.control_plane.map(|c| c.api_server) >= new);
             (moved.fresh && !all_new).then_some("addons follow the API servers")
         }

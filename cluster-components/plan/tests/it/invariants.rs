@@ -134,9 +134,10 @@ pub fn at_rest(spec: &ClusterSpec, world: &Observed) -> Result<(), String> {
     if !plan.actions.is_empty() {
         return Err(format!("actions without effect: {:#?}", plan.actions));
     }
-    // Whoever cannot be asked may be well, and nobody else can say that it is dead: all that can be done is to say so.
+    // Without a quorum nobody can say who is lost for good: all that can be done is to say that it is missing.
     let (voters, answering) = votes(world.etcd.known().unwrap());
-    if answering <= voters / 2 && plan.waits.iter().any(|w| w.reason == Reason::AgentSilent) {
+    let told = plan.condition(ConditionType::EtcdHealthy).unwrap().status != Status::True && !plan.waits.is_empty();
+    if world.cluster.bootstrapped && answering <= voters / 2 && told {
         return Ok(());
     }
     if plan.waits.iter().any(|w| is_told_stop(w.reason)) {
@@ -203,6 +204,12 @@ fn nothing_is_refused(spec: &ClusterSpec, world: &Observed, plan: &Plan) -> Opti
     plan.actions.iter().any(refused).then_some("what is planned from a fresh view is not refused")
 }
 
+/// What of a plan is refused, for people.
+pub fn refused(spec: &ClusterSpec, world: &Observed) -> Vec<String> {
+    let why = |action: &Action| simulate(spec, &mut world.clone(), action, now()).err().map(|why| format!("{action}: {why}"));
+    plan(spec, &seen(world), now()).actions.iter().filter_map(why).collect()
+}
+
 /// No action touches what cannot be seen.
 fn unseen_is_untouched(spec: &ClusterSpec, world: &Observed) -> Option<&'static str> {
     let view = seen(world);
@@ -252,6 +259,8 @@ fn unseen_is_untouched(spec: &ClusterSpec, world: &Observed) -> Option<&'static 
                     | Action::DeleteInstance { .. }
             ) || matches!(a, Action::DeleteMachine { machine, why: slipway_plan::Removal::ScaleDown, .. } if !is_plane(world, machine))
         });
+    // What failed may be told its old versions while etcd cannot be asked: that may be why.
+    let undoing = world.cluster.upgrade.as_ref().is_some_and(|u| u.stopped.is_some());
     let etcd = world.cluster.deleting.is_none()
         && world.cluster.bootstrapped
         && broken(&|v| v.etcd = Fact::unknown("timeout", now()), &|a| {
@@ -263,7 +272,8 @@ fn unseen_is_untouched(spec: &ClusterSpec, world: &Observed) -> Option<&'static 
                     | Action::MoveLeader { .. }
                     | Action::TakeSnapshot { .. }
                     | Action::Retire { .. }
-            ) || matches!(a, Action::DeleteInstance { machine, .. } | Action::SetVersions { machine, .. } | Action::RemoveMachine { machine, .. }
+            ) || (matches!(a, Action::SetVersions { machine, .. } if is_plane(world, machine)) && !undoing)
+                || matches!(a, Action::DeleteInstance { machine, .. } | Action::RemoveMachine { machine, .. }
                 | Action::ApplyPlan { machine, expected: None, .. } if is_plane(world, machine))
         });
     let secrets = broken(&|v| v.secrets = Fact::unknown("timeout", now()), &|a| {

@@ -22,7 +22,7 @@ pub fn thorough() -> bool {
 #[derive(Debug, Clone)]
 pub struct Truth {
     pub world: Observed,
-    /// Ordinals that ever had a Machine, as bits, by pool; under `told` those of control planes that ever accepted a configuration.
+    /// Ordinals that ever had a Machine, as bits, by pool; under `started` those of control planes whose etcd member ever did.
     pub used: BTreeMap<String, u32>,
     pub key: u64,
 }
@@ -403,13 +403,13 @@ fn passed(world: &Observed, pause: Duration) -> Observed {
     older(world, SignedDuration::try_from(pause).unwrap())
 }
 
-/// Notes which ordinals are in use, and which control planes were told something.
+/// Notes which ordinals are in use, and which members of etcd have started.
 fn note(world: &Observed, used: &mut BTreeMap<String, u32>) {
     for machine in records(world) {
         *used.entry(machine.pool.to_string()).or_default() |= 1 << machine.ordinal;
-        let accepted = world.agents.get(&machine.name).and_then(|a| a.heard()).is_some_and(|s| s.accepted.is_some());
-        if accepted && machine.is_control_plane() && world.cluster.bootstrapped {
-            *used.entry("told".into()).or_default() |= 1 << machine.ordinal;
+        let started = world.etcd.known().is_some_and(|e| e.members.iter().any(|m| m.name == machine.name.as_str()));
+        if started && machine.is_control_plane() {
+            *used.entry("started".into()).or_default() |= 1 << machine.ordinal;
         }
     }
 }
