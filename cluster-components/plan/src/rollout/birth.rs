@@ -17,29 +17,46 @@ pub(crate) fn birth(draft: &Draft<'_>, pool: &PoolName) -> (MachineVersions, Str
     let Some(wanted) = draft.spec.pools.iter().find(|p| p.name == *pool) else {
         return (MachineVersions { control_plane: None, ..draft.spec.control_plane.versions }, String::new());
     };
-    // Whatever its number: the rules know only that it is a worker more.
+    let bears = pools::api_servers_bear(draft, &wanted.versions) && !stands_still(draft);
+    let versions = first_that_fits(draft, pool, Some(wanted.versions).filter(|_| bears).into_iter().chain(peers(draft, pool)));
+    (versions.unwrap_or(wanted.versions), wanted.revision.clone())
+}
+
+/// The first of some versions that go with all that may be running, or else the first.
+fn first_that_fits(draft: &Draft<'_>, pool: &PoolName, mut choice: impl Iterator<Item = MachineVersions>) -> Option<MachineVersions> {
+    // Whatever its number: the rules know only whether it is a control plane.
     let someone = MachineName::of(&draft.spec.name, pool, u32::MAX);
-    let bears = pools::api_servers_bear(draft, &wanted.versions) && skew(draft, &someone, wanted.versions).is_ok() && !stands_still(draft);
-    let versions = if bears { wanted.versions } else { peers(draft, pool).unwrap_or(wanted.versions) };
-    (versions, wanted.revision.clone())
+    let first = choice.next()?;
+    let mut all = std::iter::once(first).chain(choice);
+    Some(all.find(|v| skew(draft, &someone, *v).is_ok()).unwrap_or(first))
 }
 
 /// The least advanced control plane's, or what is wanted where new machines are how it comes. `None` before there is any.
 fn control_plane(draft: &Draft<'_>) -> Option<MachineVersions> {
-    let founded = draft.observed.cluster.bootstrapped;
-    let oldest = serving(draft).filter(|_| founded).map(|m| m.versions).min();
     let wanted = &draft.spec.control_plane;
+    if !draft.observed.cluster.bootstrapped {
+        return None;
+    }
     let begun = draft.observed.cluster.upgrade.as_ref().is_some_and(|u| u.to == wanted.versions && u.stopped.is_none());
-    let by_new_ones = founded && begun && wanted.strategy == Strategy::Replace;
-    let someone = MachineName::of(&draft.spec.name, &PoolName::control_plane(), u32::MAX);
-    if by_new_ones && skew(draft, &someone, wanted.versions).is_ok() { Some(wanted.versions) } else { oldest }
+    let by_new_ones = begun && wanted.strategy == Strategy::Replace;
+    let choice = Some(wanted.versions).filter(|_| by_new_ones).into_iter().chain(planes(draft));
+    first_that_fits(draft, &PoolName::control_plane(), choice)
 }
 
-/// What the pool's other machines run, the least advanced first; what the control plane's own Nodes do where there are none.
-fn peers(draft: &Draft<'_>, pool: &PoolName) -> Option<MachineVersions> {
+/// What control planes are told, the least advanced first.
+fn planes(draft: &Draft<'_>) -> Vec<MachineVersions> {
+    let mut told: Vec<MachineVersions> = serving(draft).map(|m| m.versions).collect();
+    told.sort();
+    told
+}
+
+/// What the pool's other machines are told, the least advanced first; then what the control plane's own Nodes are.
+fn peers(draft: &Draft<'_>, pool: &PoolName) -> Vec<MachineVersions> {
     let alive = |m: &&MachineRecord| m.pool == *pool && m.deleting.is_none();
-    let own = draft.records().iter().filter(alive).map(|m| m.versions).min();
-    own.or_else(|| control_plane(draft).map(|v| MachineVersions { control_plane: None, ..v }))
+    let mut told: Vec<MachineVersions> = draft.records().iter().filter(alive).map(|m| m.versions).collect();
+    told.sort();
+    told.extend(planes(draft).into_iter().map(|v| MachineVersions { control_plane: None, ..v }));
+    told
 }
 
 fn stands_still(draft: &Draft<'_>) -> bool {
