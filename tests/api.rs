@@ -48,18 +48,29 @@ impl Api {
             text.lines().find_map(|l| of(l.trim_start_matches("- "))).with_context(|| format!("{} has no {name}", path.display()))
         };
         let bytes = |name: &str| Ok::<_, anyhow::Error>(base64::engine::general_purpose::STANDARD.decode(field(name)?)?);
+        Self::new(&field("server")?, &bytes("certificate-authority-data")?, &bytes("client-certificate-data")?, &bytes("client-key-data")?)
+    }
+
+    /// The local cloud's own API, as the one who started it.
+    pub fn local_cloud(directory: &Path) -> Result<Self> {
+        let read =
+            |name: &str| std::fs::read(directory.join(name)).with_context(|| format!("cannot read {name} in {}", directory.display()));
+        let server = String::from_utf8(read("endpoint")?)?;
+        Self::new(server.trim(), &read("pki/ca.crt")?, &read("pki/admin.crt")?, &read("pki/admin.key")?)
+    }
+
+    fn new(server: &str, ca: &[u8], certificate: &[u8], key: &[u8]) -> Result<Self> {
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&bytes("certificate-authority-data")?) {
+        for certificate in CertificateDer::pem_slice_iter(ca) {
             roots.add(certificate?)?;
         }
-        let certificate = CertificateDer::pem_slice_iter(&bytes("client-certificate-data")?).collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_slice(&bytes("client-key-data")?)?;
+        let certificate = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>()?;
+        let key = PrivateKeyDer::from_pem_slice(key)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_client_auth_cert(certificate, key)?;
-        let server = field("server")?;
         let at = server.strip_prefix("https://").with_context(|| format!("{server} is no https address"))?;
         let address = at.to_socket_addrs()?.next().with_context(|| format!("{at} has no address"))?;
         let host = at.rsplit_once(':').map_or(at, |(host, _)| host).to_owned();
@@ -94,8 +105,9 @@ impl Api {
             pace(&stream).and_then(|()| stream.conn.complete_io(&mut stream.sock).map(|_| ())).map_err(|e| unsent(&e))?;
         }
         let payload = body.map(Value::to_string).unwrap_or_default();
+        let content = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let text = format!(
-            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{payload}",
+            "{method} {path} HTTP/1.1\r\nHost: {}\r\nAccept: application/json\r\nContent-Type: {content}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{payload}",
             self.host,
             payload.len()
         );

@@ -5,10 +5,14 @@
 #![allow(clippy::indexing_slicing)] // test code: JSON is indexed by name, and what is missing is null
 
 pub mod api;
+pub mod cluster;
 pub mod history;
 mod leaks;
+pub mod net;
 mod plane;
 pub mod prober;
+pub mod skew;
+pub mod trials;
 mod wait;
 pub mod writers;
 

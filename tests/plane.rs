@@ -1,6 +1,7 @@
 //! One management plane for one test: brought up by `slipway up`, taken down by `slipway down` however the test ends.
 
 use crate::Process;
+use crate::api::Api;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -158,6 +159,16 @@ impl Plane {
     /// Applies YAML to the cluster itself.
     pub fn apply_inside(&self, cluster: &str, yaml: &str) -> Result<Finished> {
         finish_with(&mut self.inside_command(cluster, &["apply", "--filename", "-"]), yaml)
+    }
+
+    /// The management plane's API.
+    pub fn api(&self) -> Result<Api> {
+        Api::from_kubeconfig(&self.state.join("management.kubeconfig"))
+    }
+
+    /// The local cloud's own API.
+    pub fn cloud(&self) -> Result<Api> {
+        Api::local_cloud(&self.state.join("local"))
     }
 
     /// `slipway down`, and what is left of the plane on the host afterwards: nothing, one hopes.

@@ -117,6 +117,16 @@ impl Prober {
         Report { read: seen(&probes, Kind::Read, since), write: seen(&probes, Kind::Write, since) }
     }
 
+    /// For how long nothing has failed.
+    #[must_use]
+    pub fn calm(&self) -> Duration {
+        let probes = self.probes.lock().map(|p| p.clone()).unwrap_or_default();
+        let last = probes.iter().rev().find(|p| p.failure.is_some()).map_or(self.epoch.0, |p| p.ended);
+        // Two threads stand behind it: where they have stopped asking, nothing is calm.
+        let asked = probes.iter().next_back().map_or(last, |p| p.ended);
+        asked.saturating_duration_since(last)
+    }
+
     /// Failures since then, for people.
     #[must_use]
     pub fn failures(&self, since: Instant) -> Vec<String> {

@@ -22,6 +22,7 @@ pub struct Writers {
     history: Arc<Mutex<Vec<Operation>>>,
     threads: Vec<JoinHandle<()>>,
     first: Api,
+    label: String,
 }
 
 /// What the clients saw, after it was checked.
@@ -36,25 +37,27 @@ pub struct Checked {
 }
 
 impl Writers {
-    /// One client for each way into the API: through the load balancer, or at one server.
-    pub fn start(apis: &[Api]) -> Result<Self> {
+    /// One client for each way into the API: through the load balancer, or at one server. No two checks in one cluster have the same label.
+    pub fn start(label: &str, apis: &[Api]) -> Result<Self> {
         let first = apis.first().context("no way into the API")?.clone();
         for register in 0..REGISTERS {
-            let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name(register)}, "data": {"value": "0"}});
+            let object =
+                json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name(label, register)}, "data": {"value": "0"}});
             match first.request("POST", COLLECTION, Some(&object), Duration::from_secs(10)) {
                 Ok(answer) if answer.status == 201 => {}
-                other => bail!("register {register} cannot be made (each check needs a cluster without one): {other:?}"),
+                other => bail!("register {register} of {label} cannot be made: {other:?}"),
             }
         }
         let (stop, history) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(vec![])));
         let (numbers, clock) = (Arc::new(AtomicU64::new(1)), Instant::now());
         let spawn = |(client, api): (usize, &Api)| {
             let (api, stop, history, numbers) = (api.clone(), stop.clone(), history.clone(), numbers.clone());
+            let label = label.to_owned();
             std::thread::spawn(move || {
                 let mut register = client;
                 while !stop.load(Ordering::Relaxed) {
                     register = (register + 1) % REGISTERS;
-                    let done = turn(&api, client, register, &numbers, clock);
+                    let done = turn(&api, client, (&label, register), &numbers, clock);
                     if let Ok(mut history) = history.lock() {
                         history.extend(done);
                     }
@@ -63,7 +66,7 @@ impl Writers {
             })
         };
         let threads = apis.iter().enumerate().map(spawn).collect();
-        Ok(Self { stop, history, threads, first })
+        Ok(Self { stop, history, threads, first, label: label.to_owned() })
     }
 
     /// Ends, reads every register once more, keeps the history as JSON lines, and checks it.
@@ -72,7 +75,7 @@ impl Writers {
         let mut history = self.history.lock().map(|h| h.clone()).unwrap_or_default();
         let end = history.iter().map(|o| o.returned).max().unwrap_or_default();
         for register in 0..REGISTERS {
-            let (value, _) = read(&self.first, register, Duration::from_secs(10))
+            let (value, _) = read(&self.first, (&self.label, register), Duration::from_secs(10))
                 .with_context(|| format!("register {register} cannot be read at the end"))?;
             history.push(Operation {
                 client: 0,
@@ -110,23 +113,23 @@ impl Drop for Writers {
     }
 }
 
-fn name(register: usize) -> String {
-    format!("slipway-register-{register}")
+fn name(label: &str, register: usize) -> String {
+    format!("slipway-register-{label}-{register}")
 }
 
 /// A read, and a swap over what was read. A read that failed tells nothing and is left out.
-fn turn(api: &Api, client: usize, register: usize, numbers: &AtomicU64, clock: Instant) -> Vec<Operation> {
+fn turn(api: &Api, client: usize, (label, register): (&str, usize), numbers: &AtomicU64, clock: Instant) -> Vec<Operation> {
     let now = || u64::try_from(clock.elapsed().as_nanos()).unwrap_or(u64::MAX);
     let called = now();
-    let Some((seen, version)) = read(api, register, PATIENCE) else { return vec![] };
+    let Some((seen, version)) = read(api, (label, register), PATIENCE) else { return vec![] };
     let mut done = vec![Operation { client, register, called, returned: now(), call: Call::Read, result: Return::Value(seen) }];
     let value = numbers.fetch_add(1, Ordering::Relaxed);
     let object = json!({
         "apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": name(register), "resourceVersion": version}, "data": {"value": value.to_string()},
+        "metadata": {"name": name(label, register), "resourceVersion": version}, "data": {"value": value.to_string()},
     });
     let called = now();
-    let result = match api.request("PUT", &format!("{COLLECTION}/{}", name(register)), Some(&object), PATIENCE) {
+    let result = match api.request("PUT", &format!("{COLLECTION}/{}", name(label, register)), Some(&object), PATIENCE) {
         Ok(answer) if answer.status == 200 => Return::Swapped,
         Ok(answer) if answer.status == 409 => Return::Refused,
         // Any other answer, and none: etcd may have written before the server failed.
@@ -137,8 +140,8 @@ fn turn(api: &Api, client: usize, register: usize, numbers: &AtomicU64, clock: I
     done
 }
 
-fn read(api: &Api, register: usize, patience: Duration) -> Option<(Value, String)> {
-    let answer = api.request("GET", &format!("{COLLECTION}/{}", name(register)), None, patience).ok().filter(|a| a.status == 200)?;
+fn read(api: &Api, (label, register): (&str, usize), patience: Duration) -> Option<(Value, String)> {
+    let answer = api.request("GET", &format!("{COLLECTION}/{}", name(label, register)), None, patience).ok().filter(|a| a.status == 200)?;
     let value = answer.body["data"]["value"].as_str()?.parse().ok()?;
     Some((value, answer.body["metadata"]["resourceVersion"].as_str()?.to_owned()))
 }

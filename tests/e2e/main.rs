@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod cli;
+mod control_plane;
 mod crash;
 mod faults;
 mod ha;
 mod lifecycle;
 mod side_by_side;
+mod table;
+mod upgrade;
 mod workload;
 
 /// Whether what takes longer is asked for too.

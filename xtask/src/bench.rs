@@ -2,9 +2,11 @@
 //!
 //! Nothing is asserted here: machines differ, and a ratio taken in one run says more than seconds do.
 
+mod failover;
 mod footprint;
 mod plane;
 mod startup;
+mod upgrade;
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
@@ -23,6 +25,10 @@ enum What {
     Startup(startup::Startup),
     /// Memory and processor time of an idle cluster's operator, agents and daemon.
     Footprint(footprint::Footprint),
+    /// What clients see when a component or a control-plane machine dies.
+    Failover(failover::Failover),
+    /// Upgrading a whole cluster in place, and what clients see of it.
+    Upgrade(upgrade::Upgrade),
 }
 
 impl Bench {
@@ -31,13 +37,15 @@ impl Bench {
         match self.what {
             What::Startup(startup) => startup.run(),
             What::Footprint(footprint) => footprint.run(),
+            What::Failover(failover) => failover.run(),
+            What::Upgrade(upgrade) => upgrade.run(),
         }
     }
 }
 
 /// Where the figures go beside the terminal.
 #[derive(Args)]
-struct Publish {
+pub struct Publish {
     /// Replaces what stands between `<!-- begin NAME -->` and `<!-- end NAME -->` of this file.
     #[arg(long)]
     markdown: Option<PathBuf>,
@@ -47,7 +55,8 @@ struct Publish {
 }
 
 impl Publish {
-    fn publish(&self, name: &str, table: &str, all: &serde_json::Value) -> Result<()> {
+    /// Prints the table and writes what is asked for.
+    pub fn publish(&self, name: &str, table: &str, all: &serde_json::Value) -> Result<()> {
         println!("\n{table}");
         if let Some(file) = &self.json {
             std::fs::write(file, serde_json::to_vec_pretty(all)?).with_context(|| format!("cannot write {}", file.display()))?;
@@ -80,7 +89,7 @@ fn median(values: &[f64]) -> f64 {
 }
 
 /// What machine this was, in one line.
-fn machine() -> String {
+pub fn machine() -> String {
     let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
     let model =

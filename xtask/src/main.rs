@@ -1,15 +1,17 @@
-//! Everything that is done to this repository: `cargo xtask quickstart`, `test`, `gen`, `lint`, `bench`.
+//! Everything that is done to this repository: `cargo xtask quickstart`, `test`, `gen`, `lint`, `bench`, `faults`.
 //!
 //! Small on purpose: it is built before anything else, in seconds.
 
 mod bench;
 mod build;
+mod faults;
 mod generate;
 mod host;
 mod lint;
 mod quickstart;
 mod run;
 mod test;
+mod trial;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -43,6 +45,8 @@ enum Command {
     },
     /// Measures, beside whatever else is named.
     Bench(bench::Bench),
+    /// Hurts a cluster in every way that is known, while clients count, and says what was measured beside what is allowed.
+    Faults(faults::Faults),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +59,7 @@ fn main() -> ExitCode {
             build::programs(if dist { build::Profile::Dist } else { build::Profile::Dev }).map(|_| ExitCode::SUCCESS)
         }
         Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
+        Command::Faults(faults) => faults.run(),
     };
     done.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");
