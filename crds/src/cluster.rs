@@ -27,6 +27,10 @@ use std::fmt;
     shortname = "cl",
     category = "slipway",
     validation = rules::cluster_name(),
+    validation = rules::no_downgrade(),
+    validation = rules::no_minor_skipped(),
+    validation = rules::no_etcd_downgrade(),
+    validation = rules::no_pool_downgrade(),
     printcolumn(name = "Version", type_ = "string", json_path = ".spec.kubernetesVersion", description = "Kubernetes version that is wanted"),
     printcolumn(name = "Control-Plane", type_ = "string", json_path = ".status.controlPlane.summary", description = "Control-plane machines, ready/wanted"),
     printcolumn(name = "Workers", type_ = "string", json_path = ".status.workers.summary", description = "Worker machines, ready/wanted"),
@@ -35,12 +39,12 @@ use std::fmt;
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = rules::room_for_nodes())]
+#[x_kube(validation = rules::room_for_nodes(), validation = rules::pools_not_newer(), validation = rules::pools_not_too_old())]
 pub struct ClusterSpec {
-    /// The Kubernetes version of the control plane and of every node, in full and with the leading v, e.g. v1.36.4. It can be raised by one minor version
-    /// at a time and never lowered.
+    /// The Kubernetes version of the control plane and of every node, in full and with the leading v, e.g. v1.36.4. Raising it upgrades the cluster, one
+    /// minor version at a time. It is lowered only to call an upgrade off that is not over: back to the version that it began with.
     #[schemars(length(max = 32))]
-    #[x_kube(validation = rules::supported_version(), validation = rules::no_downgrade(), validation = rules::no_minor_skipped())]
+    #[x_kube(validation = rules::supported_version())]
     pub kubernetes_version: String,
 
     /// Where the machines run. Exactly one provider is named. It cannot be changed later.
@@ -401,10 +405,10 @@ pub struct Taint {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ComponentVersions {
-    /// etcd's, e.g. v3.6.14. It can be raised and never lowered.
+    /// etcd's, e.g. v3.6.14. It can be raised, and lowered only to call an upgrade off that is not over, within a minor version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
-    #[x_kube(validation = rules::component_version("etcd", 3, "v3.6.14"), validation = rules::no_etcd_downgrade())]
+    #[x_kube(validation = rules::component_version("etcd", 3, "v3.6.14"), validation = rules::no_etcd_minor_skipped())]
     pub etcd: Option<String>,
     /// containerd's, e.g. v2.3.4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -439,6 +443,7 @@ pub struct ClusterStatus {
     pub endpoint: Option<String>,
     /// The Kubernetes version that its API servers run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
     pub kubernetes_version: Option<String>,
     /// Control-plane machines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -454,7 +459,7 @@ pub struct ClusterStatus {
     pub waits: Vec<Wait>,
     /// Members of etcd, as a quorum of them says.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
     pub etcd_members: Vec<EtcdMember>,
     /// Why things were done, the latest last: what `slipway explain` tells.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -478,6 +483,7 @@ pub struct EtcdMember {
     pub role: String,
     /// Version of its program, where it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
     pub version: Option<String>,
 }
 

@@ -1,6 +1,6 @@
 //! The definitions as they are applied and as they are checked in.
 
-use crate::{Cluster, Machine, NodePool};
+use crate::{Cluster, EtcdSnapshot, Machine, NodePool};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
@@ -9,7 +9,7 @@ use kube::CustomResourceExt;
 /// Every definition, in the order in which they are applied. Apply these and not what the derived `crd()` gives: they are finished here.
 #[must_use]
 pub fn all() -> Vec<CustomResourceDefinition> {
-    let mut definitions = vec![Cluster::crd(), NodePool::crd(), Machine::crd()];
+    let mut definitions = vec![Cluster::crd(), NodePool::crd(), Machine::crd(), EtcdSnapshot::crd()];
     let versions = definitions.iter_mut().flat_map(|d| d.spec.versions.iter_mut());
     versions.filter_map(|v| v.schema.as_mut()?.open_api_v3_schema.as_mut()).for_each(finish);
     definitions

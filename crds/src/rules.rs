@@ -61,23 +61,119 @@ fn releases(comparison: &str) -> String {
     format!("!self.matches({RELEASE}) || !oldSelf.matches({RELEASE}) || {comparison}")
 }
 
-/// Not lower than before.
+/// The version of a Cluster's spec and what it was, as texts.
+const VERSION: &str = "self.spec.kubernetesVersion";
+const OLD_VERSION: &str = "oldSelf.spec.kubernetesVersion";
+
+/// Of a Cluster: an upgrade that was begun and is not over is recorded.
+const UPGRADING: &str = "(has(self.status) && has(self.status.recorded) && has(self.status.recorded.upgrade) && has(self.status.recorded.upgrade.from.apiServer))";
+const FROM: &str = "self.status.recorded.upgrade.from.apiServer";
+const RUNS: &str = "(has(self.status) && has(self.status.kubernetesVersion))";
+const RUNNING: &str = "self.status.kubernetesVersion";
+
+/// A pool that has a version of its own, where it and the Cluster's are releases.
+const POOL_RELEASE: &str = r"has(p.kubernetesVersion) && p.kubernetesVersion.matches('^v[0-9]{1,3}\\.[0-9]{1,4}\\.[0-9]{1,6}$') && self.kubernetesVersion.matches('^v[0-9]{1,3}\\.[0-9]{1,4}\\.[0-9]{1,6}$')";
+
+/// What a Cluster came from: what the upgrade under way began with, else what its API servers run, else what was asked for before.
+fn base() -> String {
+    format!("({UPGRADING} ? {FROM} : ({RUNS} ? {RUNNING} : {OLD_VERSION}))")
+}
+
+/// A release as `semver` compares it.
+fn semver(text: &str) -> String {
+    format!("semver({text}.substring(1))")
+}
+
+/// `left` is older than `right`. Whoever asks knows that both are releases.
+fn older(left: &str, right: &str) -> String {
+    format!("{}.compareTo({}) < 0", semver(left), semver(right))
+}
+
+/// The supported release of a minor version, or the minor version where there is none.
+fn release_of(minor: &str) -> String {
+    let known = SUPPORTED.iter().filter_map(|v| Some((v.split('.').nth(1)?, v)));
+    known.rev().fold(format!("'v1.%s'.format([string({minor})])"), |rest, (m, v)| format!("({minor} == {m} ? '{v}' : {rest})"))
+}
+
+/// Not lower than before, but to take back what is not done: to what the upgrade under way began with, or to what runs while none was begun.
 #[must_use]
 pub fn no_downgrade() -> Rule {
+    let [new, old, from, running] = [VERSION, OLD_VERSION, FROM, RUNNING].map(|v| format!("strings.quote({v})"));
+    let back = format!("({UPGRADING} ? {VERSION} == {FROM} : ({RUNS} && {VERSION} == {RUNNING}))");
+    let lowered = "spec.kubernetesVersion is %s and was %s: must not be lowered";
+    let message = format!(
+        "{UPGRADING} ? '{lowered}, but back to %s, which the upgrade under way began with'.format([{new}, {old}, {from}]) : \
+         ({RUNS} && {RUNNING} != {OLD_VERSION} ? '{lowered}, but back to %s, which the API servers run'.format([{new}, {old}, {running}]) : \
+         '{lowered}, Kubernetes cannot be downgraded: leave it at %s'.format([{new}, {old}, {old}]))"
+    );
+    let older = older(VERSION, OLD_VERSION);
+    Rule::new(format!("!{VERSION}.matches({RELEASE}) || !{OLD_VERSION}.matches({RELEASE}) || !({older}) || {back}"))
+        .message(Message::Expression(message))
+}
+
+/// At most one minor version higher than what it came from: machines that an upgrade has not reached yet still run that.
+#[must_use]
+pub fn no_minor_skipped() -> Rule {
+    let base = base();
+    let minor = |text: &str| format!("{}.minor()", semver(text));
+    let next = release_of(&format!("({} + 1)", minor(&base)));
+    let why = format!("({UPGRADING} ? 'the upgrade under way began with' : ({RUNS} ? 'its API servers run' : 'it was'))");
     rule(
-        releases("semver(self.substring(1)).compareTo(semver(oldSelf.substring(1))) >= 0"),
-        "spec.kubernetesVersion is %s and was %s: must not be lowered, Kubernetes cannot be downgraded",
-        &[SELF, OLD],
+        format!(
+            "{VERSION} == {OLD_VERSION} || !{VERSION}.matches({RELEASE}) || !{base}.matches({RELEASE}) || {} <= {} + 1",
+            minor(VERSION),
+            minor(&base)
+        ),
+        "spec.kubernetesVersion is %s and %s %s: must be raised one minor version at a time, to %s first",
+        &[&format!("strings.quote({VERSION})"), &why, &format!("strings.quote({base})"), &next],
     )
 }
 
-/// At most one minor version higher than before.
+/// Of pools that stay behind the control plane: never ahead.
 #[must_use]
-pub fn no_minor_skipped() -> Rule {
+pub fn pools_not_newer() -> Rule {
+    let newer = format!("{POOL_RELEASE} && {}", older("self.kubernetesVersion", "p.kubernetesVersion"));
+    wrong_pool(&newer, "must not be newer than the control plane, leave it out or write %s", "strings.quote(self.kubernetesVersion)")
+}
+
+/// And by three minors at most.
+#[must_use]
+pub fn pools_not_too_old() -> Rule {
+    let minor = |text: &str| format!("{}.minor()", semver(text));
+    let too_old = format!("{POOL_RELEASE} && {} + 3 < {}", minor("p.kubernetesVersion"), minor("self.kubernetesVersion"));
+    let least = release_of(&format!("({} - 3)", minor("self.kubernetesVersion")));
+    wrong_pool(&too_old, "must be at most three minor versions older, %s or newer", &least)
+}
+
+/// No pool is `bad`; what there `must` be has one value.
+fn wrong_pool(bad: &str, must: &str, value: &str) -> Rule {
     rule(
-        releases("semver(self.substring(1)).minor() <= semver(oldSelf.substring(1)).minor() + 1"),
-        "spec.kubernetesVersion is %s and was %s: must be raised one minor version at a time, to v1.%s first",
-        &[SELF, OLD, "string(semver(oldSelf.substring(1)).minor() + 1)"],
+        format!("!self.pools.exists(p, {bad})"),
+        &format!("spec.pools[].kubernetesVersion is %s and spec.kubernetesVersion is %s: {must}"),
+        &[&version_of_pool("self.pools", bad), "strings.quote(self.kubernetesVersion)", value],
+    )
+}
+
+/// The version of a pool that is `bad`. Of an element of a filtered list the API server knows no bound; so each supported version is asked for.
+fn version_of_pool(pools: &str, bad: &str) -> String {
+    let with = |v: &str| format!("{pools}.exists(p, has(p.kubernetesVersion) && p.kubernetesVersion == '{v}' && {bad})");
+    SUPPORTED.iter().fold("'another one'".to_owned(), |rest, v| format!("({} ? '\"{v}\"' : {rest})", with(v)))
+}
+
+/// A pool's version is not lowered either, but to take back what is not done. Without one of its own it has the Cluster's.
+#[must_use]
+pub fn no_pool_downgrade() -> Rule {
+    let version = |pool: &str, cluster: &str| format!("(has({pool}.kubernetesVersion) ? {pool}.kubernetesVersion : {cluster})");
+    let (new, old) = ("p.kubernetesVersion".to_owned(), version("o", OLD_VERSION));
+    let lowered = format!(
+        "has(p.kubernetesVersion) && {new} != {} && {new}.matches({RELEASE}) && oldSelf.spec.pools.exists(o, o.name == p.name && {old}.matches({RELEASE}) && {})",
+        base(),
+        older(&new, &old)
+    );
+    rule(
+        format!("!self.spec.pools.exists(p, {lowered})"),
+        "spec.pools[].kubernetesVersion is %s and was newer: must not be lowered, kubelets cannot be downgraded, leave it as it was",
+        &[&version_of_pool("self.spec.pools", &lowered)],
     )
 }
 
@@ -235,13 +331,43 @@ pub fn component_version(component: &str, major: u32, example: &str) -> Rule {
     rule(cel, &format!("spec.componentVersions.{component} is %s: must be a release such as {example}"), &[SELF])
 }
 
-/// etcd's data cannot be read by an older etcd.
+/// An etcd's data cannot be read by one of an older minor version. What is not done is taken back: a patch of the upgrade under way, or what all members
+/// run.
 #[must_use]
 pub fn no_etcd_downgrade() -> Rule {
+    let (new, old) = ("self.spec.componentVersions.etcd", "oldSelf.spec.componentVersions.etcd");
+    let has = |of: &str| format!("has({of}.spec.componentVersions) && has({of}.spec.componentVersions.etcd)");
+    let from = "self.status.recorded.upgrade.from.etcd";
+    let upgrading = format!("({UPGRADING} && has({from}))");
+    let minor = |text: &str| format!("{}.minor()", semver(text));
+    let runs = format!(
+        "(has(self.status) && has(self.status.etcdMembers) && self.status.etcdMembers.size() > 0 && self.status.etcdMembers.all(m, has(m.version) && m.version == {new}))"
+    );
+    let back = format!("({upgrading} ? ({new} == {from} && {} == {}) : {runs})", minor(new), minor(old));
+    let [new_text, old_text, from_text] = [new, old, from].map(|v| format!("strings.quote({v})"));
+    let lowered = "spec.componentVersions.etcd is %s and was %s: must not be lowered";
+    let message = format!(
+        "{upgrading} && {from}.matches({RELEASE}) && {} == {} ? '{lowered}, but back to %s, which the upgrade under way began with'.format([{new_text}, {old_text}, {from_text}]) : \
+         '{lowered}, an older etcd cannot read the data of a newer one: leave it at %s'.format([{new_text}, {old_text}, {old_text}])",
+        minor(from),
+        minor(old)
+    );
+    let older = older(new, old);
+    Rule::new(format!(
+        "!({} && {}) || !{new}.matches({RELEASE}) || !{old}.matches({RELEASE}) || !({older}) || {back}",
+        has("self"),
+        has("oldSelf")
+    ))
+    .message(Message::Expression(message))
+}
+
+/// etcd's members bear one minor version of difference.
+#[must_use]
+pub fn no_etcd_minor_skipped() -> Rule {
     rule(
-        releases("semver(self.substring(1)).compareTo(semver(oldSelf.substring(1))) >= 0"),
-        "spec.componentVersions.etcd is %s and was %s: must not be lowered, an older etcd cannot read the data of a newer one",
-        &[SELF, OLD],
+        releases("semver(self.substring(1)).minor() <= semver(oldSelf.substring(1)).minor() + 1"),
+        "spec.componentVersions.etcd is %s and was %s: must be raised one minor version at a time, to v3.%s first",
+        &[SELF, OLD, "string(semver(oldSelf.substring(1)).minor() + 1)"],
     )
 }
 
@@ -319,17 +445,10 @@ pub fn window_minutes() -> Rule {
     rule("self >= 1 && self <= 1440", "spec.maintenance.windows[].minutes is %s: must be between 1 and 1440", &["string(self)"])
 }
 
-/// A number or a percentage.
-#[must_use]
-pub fn amount() -> Rule {
-    Rule::new("type(self) == int ? (self >= 0 && self <= 1000) : string(self).matches('^(100|[1-9]?[0-9])%$')")
-        .message("must be a number of machines from 0 to 1000, or a percentage from 0% to 100%")
-}
-
 /// A change needs room above or below.
 #[must_use]
 pub fn surge_or_unavailable() -> Rule {
-    let zero = |field: &str| format!("(type(self.{field}) == int ? self.{field} == 0 : string(self.{field}) == '0%')");
+    let zero = |field: &str| format!("(self.{field} == 0 || self.{field} == '0%')");
     Rule::new(format!("!({} && {})", zero("maxSurge"), zero("maxUnavailable"))).message(
         "spec.pools[].upgrade.maxSurge and maxUnavailable are both 0: at least one must be 1 or more, or no machine can be changed",
     )

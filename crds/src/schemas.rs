@@ -76,13 +76,15 @@ pub fn condition_status(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ["True", "False", "Unknown"] })
 }
 
-/// [`crate::Amount`].
+/// [`crate::Amount`]: bounds for those that are numbers, a pattern for those that are texts. No rule: of a text that may be a number, the API server knows
+/// no bound for what it costs to match it.
 pub fn amount(_: &mut SchemaGenerator) -> Schema {
-    let rules = rules::amount();
     json_schema!({
         "anyOf": [{ "type": "integer" }, { "type": "string" }],
         "x-kubernetes-int-or-string": true,
-        "x-kubernetes-validations": rules,
+        "minimum": 0,
+        "maximum": 1000,
+        "pattern": "^(100|[1-9]?[0-9])%$",
     })
 }
 

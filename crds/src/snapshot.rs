@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
     status = "EtcdSnapshotStatus",
     derive = "PartialEq",
     cel,
-    doc = "A snapshot of a cluster's etcd. Making the object takes it; its data is verified before it counts as complete. Deleting the object does not delete the data.",
+    doc = "A snapshot of a cluster's etcd. Making the object takes it; its data are verified before it counts as complete. Nobody owns it: deleting the Cluster deletes neither the object nor its data, and deleting the object does not delete the data.",
     shortname = "es",
     category = "slipway",
     selectable = ".spec.cluster",

@@ -59,7 +59,10 @@ fn free_port() -> u16 {
 
 fn start(dir: &Path, program: &Path, args: &[String]) -> Process {
     let log = File::create(dir.join("log").join(program.file_name().unwrap())).unwrap();
-    let child = Command::new(program)
+    // It dies with this process, also when that aborts and drops nothing.
+    let child = Command::new("setpriv")
+        .args(["--pdeathsig", "KILL", "--"])
+        .arg(program)
         .args(args)
         .current_dir(dir)
         .stdin(Stdio::null())

@@ -10,11 +10,16 @@ fn schema(kind: &str) -> Value {
     serde_json::to_value(crd.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref().unwrap()).unwrap()
 }
 
+/// kube's parser of CEL recurses deeply where rules nest: unoptimised, it needs more than a test's thread has.
+fn with_room<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| std::thread::Builder::new().stack_size(64 << 20).spawn_scoped(scope, work).unwrap().join().unwrap())
+}
+
 fn complaints(kind: &str, object: &Value, old: Option<&Value>) -> Vec<String> {
-    match Validator::new().validate(&schema(kind), object, old) {
+    with_room(|| match Validator::new().validate(&schema(kind), object, old) {
         Ok(()) => Vec::new(),
         Err(errors) => errors.iter().map(|e| e.message.clone()).collect(),
-    }
+    })
 }
 
 #[test]
@@ -24,7 +29,7 @@ fn what_is_right_is_accepted() {
         assert_eq!(complaints("clusters", &cases::merged(&good, &change), None), [""; 0], "{change}");
     }
     for (before, after) in cases::accepted_changes() {
-        let (before, after) = (cases::merged(&good, &before), cases::merged(&good, &after));
+        let (before, after) = cases::change(&good, &before, &after);
         assert_eq!(complaints("clusters", &after, Some(&before)), [""; 0], "{after}");
     }
 }
@@ -33,8 +38,7 @@ fn what_is_right_is_accepted() {
 fn what_is_wrong_is_refused_with_one_message_that_says_what_is_right() {
     for case in cases::refused().into_iter().filter(|c| c.by == By::Rule) {
         let good = cases::good(case.kind);
-        let before = case.before.as_ref().map(|b| cases::merged(&good, b));
-        let object = cases::merged(&good, &case.change);
+        let (before, object) = case.objects(&good);
         assert_eq!(complaints(case.kind, &object, before.as_ref()), [case.message], "{object}");
     }
 }
@@ -63,12 +67,14 @@ fn a_second_provider_would_be_one_too_many() {
 #[test]
 fn a_typed_cluster_is_checked_by_the_same_rules() {
     let mut cluster: Cluster = serde_json::from_value(cases::good("clusters")).unwrap();
-    cluster.validate_cel().unwrap();
-    let old = cluster.clone();
-    cluster.spec.kubernetes_version = "v1.35.8".into();
-    assert!(cluster.validate_cel_update(&old).unwrap_err().to_string().contains("must not be lowered"));
-    cluster.spec.control_plane.replicas = 2;
-    assert!(cluster.validate_cel().unwrap_err().to_string().contains("spec.controlPlane.replicas is 2"));
+    with_room(|| {
+        cluster.validate_cel().unwrap();
+        let old = cluster.clone();
+        cluster.spec.kubernetes_version = "v1.35.8".into();
+        assert!(cluster.validate_cel_update(&old).unwrap_err().to_string().contains("must not be lowered"));
+        cluster.spec.control_plane.replicas = 2;
+        assert!(cluster.validate_cel().unwrap_err().to_string().contains("spec.controlPlane.replicas is 2"));
+    });
 }
 
 #[test]
