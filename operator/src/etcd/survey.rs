@@ -67,7 +67,8 @@ fn status(report: &Report, leader: Option<MemberId>, committed: Option<u64>) -> 
     if report.leader.is_none() {
         return Err("it knows no leader".to_owned());
     }
-    let version: ComponentVersion = format!("v{}", report.version).parse().map_err(|e| format!("{e}"))?;
+    let release = report.version.split(['-', '+']).next().unwrap_or_default();
+    let version: ComponentVersion = format!("v{release}").parse().map_err(|e| format!("{e}"))?;
     Ok(MemberStatus {
         version,
         leader: leader == Some(report.id),
