@@ -1,11 +1,11 @@
 //! The seven conditions of a Cluster, each from the facts, with messages that change only when the facts do.
 
-use crate::draft::{Draft, PROBE_API_SERVER, PROBE_ETCD};
-use crate::quorum::{Votes, member_of, quorum};
-use crate::{
-    Action, AgentFacts, Condition, ConditionType, Fact, InstanceState, MachineRecord, Reason, Removal, Status, Wait, pools, rollout,
-};
-use slipway_model::{DeletionPolicy, MachineName};
+mod control_plane;
+
+use crate::draft::{Draft, PROBE_API_SERVER};
+use crate::quorum::member_of;
+use crate::{Action, Condition, ConditionType, Fact, InstanceState, MachineRecord, Reason, Removal, Status, Wait, pools, rollout};
+use slipway_model::DeletionPolicy;
 use std::collections::BTreeSet;
 
 /// How many waits a message names.
@@ -21,9 +21,16 @@ pub(crate) fn conditions(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &
         [going(), going(), going(), going(), going()]
     } else {
         let infrastructure = infrastructure(draft, waits);
-        let api = component(draft, waits, PROBE_API_SERVER, "API server", Reason::ApiServersHealthy, Reason::QuorumOfApiServersHealthy);
-        let etcd = members(draft, waits);
-        let (api, etcd) = (available(draft, api), redundant(etcd));
+        let api = control_plane::component(
+            draft,
+            waits,
+            PROBE_API_SERVER,
+            "API server",
+            Reason::ApiServersHealthy,
+            Reason::QuorumOfApiServersHealthy,
+        );
+        let etcd = control_plane::members(draft, waits);
+        let (api, etcd) = (control_plane::available(draft, api), control_plane::redundant(etcd));
         let workers = workers(draft, waits);
         let ready = ready(draft, waits, &[&infrastructure, &api, &etcd, &workers]);
         [ready, infrastructure, api, etcd, workers]
@@ -52,13 +59,8 @@ fn tell<'w>(waits: impl Iterator<Item = &'w Wait>) -> Option<(Reason, String)> {
 /// Which reason a condition names when there are several: what needs a person first, then what fails, then what is merely on its way.
 fn gravity(reason: Reason) -> u8 {
     match reason {
-        Reason::AuthoritiesLost
-        | Reason::QuorumLost
-        | Reason::ControlPlaneMachineLost
-        | Reason::RestoreNeeded
-        | Reason::ZoneLost
-        | Reason::TooManyMachinesLost
-        | Reason::EndpointMoved => 5,
+        Reason::RestoreNeeded => 6,
+        Reason::AuthoritiesLost | Reason::QuorumLost | Reason::ZoneLost | Reason::TooManyMachinesLost | Reason::EndpointMoved => 5,
         Reason::ActionFailing
         | Reason::ConfigurationTroubled
         | Reason::CannotObserve
@@ -67,21 +69,22 @@ fn gravity(reason: Reason) -> u8 {
         Reason::AgentSilent
         | Reason::MachinePoweredOff
         | Reason::MachineDead
+        | Reason::ControlPlaneMachineLost
         | Reason::ControlPlaneMachineDead
         | Reason::MemberUnhealthy
         | Reason::NodeUnhealthy
         | Reason::FoundingFailed
         | Reason::EvictionBlocked => 3,
         Reason::UpgradeStopped | Reason::ReplacementRefused | Reason::PreflightFailed => 2,
-        Reason::WaitingForOthers | Reason::WaitingForFounders | Reason::WaitingForAddons | Reason::WaitingForApi => 0,
+        Reason::VersionSkew | Reason::WaitingForOthers | Reason::WaitingForFounders | Reason::WaitingForAddons | Reason::WaitingForApi => 0,
         _ => 1,
     }
 }
 
 /// Reasons that no further pass can do anything about: somebody has to, or it is not the time, or what has to go first is stuck.
 fn is_stuck(reason: Reason) -> bool {
-    let not_now = matches!(reason, Reason::Paused | Reason::OutsideMaintenanceWindow | Reason::VersionSkew);
-    gravity(reason) == 5 || gravity(reason) == 2 || not_now
+    let not_now = matches!(reason, Reason::Paused | Reason::OutsideMaintenanceWindow | Reason::VersionSkew | Reason::KeptForInspection);
+    gravity(reason) >= 5 || gravity(reason) == 2 || not_now
 }
 
 fn progressing(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &BTreeSet<Wait>) -> Verdict {
@@ -100,7 +103,9 @@ fn progressing(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &BTreeSet<W
     if actions.is_empty() && waits.is_empty() {
         return (Status::False, Reason::Settled, "nothing is being changed".into());
     }
-    if actions.is_empty() && waits.iter().all(|w| is_stuck(w.reason)) {
+    // Without a quorum etcd is not seen either, and no look at it will change that.
+    let lost = waits.iter().any(|w| w.reason == Reason::RestoreNeeded);
+    if actions.is_empty() && (lost || waits.iter().all(|w| is_stuck(w.reason))) {
         let (reason, text) = tell(waits.iter()).unwrap_or((Reason::Settled, String::new()));
         return (Status::False, reason, text);
     }
@@ -182,91 +187,6 @@ fn size(draft: &Draft<'_>) -> Option<(usize, usize)> {
     let pools = draft.observed.pools.known().map(Vec::as_slice);
     let workers = draft.spec.pools.iter().map(|p| pools::wanted(p, pools).map(|n| n as usize)).sum::<Option<usize>>()?;
     Some((planes + workers, draft.control_planes().count() + draft.workers().count()))
-}
-
-/// Control planes that are to serve: those that stay and have a vote; before the founding, and while etcd cannot be asked, those that may have one.
-fn serving<'a>(draft: &Draft<'a>) -> Vec<&'a MachineRecord> {
-    let cluster = &draft.observed.cluster;
-    let may_vote = |m: &MachineRecord| match &draft.observed.etcd {
-        Fact::Known(etcd) if cluster.bootstrapped => member_of(etcd, m).is_some_and(|member| !member.learner),
-        Fact::Known(_) | Fact::Unknown { .. } => !cluster.bootstrapped || m.join.is_some() || cluster.founders.contains(&m.name),
-    };
-    let serves = |m: &&MachineRecord| !m.retiring && (cluster.bootstrapped || m.deleting.is_none()) && may_vote(m);
-    draft.records().iter().filter(|m| m.is_control_plane()).filter(serves).collect()
-}
-
-/// How many of the control plane's `probe`s are healthy: all, a quorum, fewer, or nobody answers.
-fn component(draft: &Draft<'_>, waits: &BTreeSet<Wait>, probe: &str, what: &str, all: Reason, most: Reason) -> Verdict {
-    let members = serving(draft);
-    let total = if draft.observed.cluster.bootstrapped { members.len() } else { members.len().max(draft.observed.cluster.founders.len()) };
-    let healthy = members.iter().filter(|m| draft.heard(&m.name).is_some_and(|s| s.healthy(probe))).count();
-    let silent = members
-        .iter()
-        .filter(|m| m.claimed && matches!(draft.observed.agents.get(&m.name), None | Some(AgentFacts::Silent { .. })))
-        .count();
-    let count = format!("{healthy} of {total} {what}s healthy");
-    let told = told(draft, waits);
-    if total > 0 && healthy == total {
-        return (Status::True, all, count);
-    }
-    if healthy > total / 2 {
-        return (Status::True, most, format!("{count}{told}"));
-    }
-    if !draft.observed.cluster.bootstrapped {
-        return (Status::False, Reason::Creating, format!("{count}{told}"));
-    }
-    // What nobody can ask may be well or not.
-    if healthy + silent > total / 2 {
-        return (Status::Unknown, Reason::AgentSilent, format!("{count}, {silent} not heard{told}"));
-    }
-    (Status::False, if probe == PROBE_ETCD { Reason::QuorumLost } else { Reason::ProbeFailing }, format!("{count}{told}"))
-}
-
-/// What is waited for that has to do with the control plane.
-fn told(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> String {
-    let plane = |name: &MachineName| draft.records().iter().any(|m| m.name == *name && m.is_control_plane());
-    let about = |w: &&Wait| w.machine.as_ref().is_none_or(plane);
-    tell(waits.iter().filter(about)).map_or_else(String::new, |(_, text)| format!(": {text}"))
-}
-
-/// etcd's members, as etcd itself tells them; where it cannot be asked, as the agents' probes do.
-fn members(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
-    let Some(etcd) = draft.observed.etcd.known().filter(|_| draft.observed.cluster.bootstrapped) else {
-        return component(draft, waits, PROBE_ETCD, "etcd member", Reason::MembersHealthy, Reason::QuorumHealthy);
-    };
-    let votes = Votes::of(draft, etcd);
-    let (answering, count) = (votes.answering().len(), votes.count());
-    let learners = etcd.members.iter().filter(|m| m.learner).count();
-    let joining = if learners > 0 { format!(", {learners} joining") } else { String::new() };
-    let mut text = format!("{answering} of {count} etcd members healthy{joining}");
-    if !etcd.alarms.is_empty() {
-        let alarms = etcd.alarms.iter().map(|(member, alarm)| format!("{alarm} on member {member}")).collect::<Vec<_>>().join(", ");
-        text.push_str(&format!("; alarms are raised: {alarms}"));
-        return (Status::False, Reason::MemberUnhealthy, text);
-    }
-    match answering {
-        _ if count > 0 && answering == count => (Status::True, Reason::MembersHealthy, text),
-        _ if answering >= quorum(count) => (Status::True, Reason::QuorumHealthy, format!("{text}{}", told(draft, waits))),
-        _ => (Status::False, Reason::QuorumLost, format!("{text}{}", told(draft, waits))),
-    }
-}
-
-/// The API answers if anybody got an answer from it, whatever agents say.
-fn available(draft: &Draft<'_>, verdict: Verdict) -> Verdict {
-    match (&draft.observed.nodes, verdict) {
-        (Fact::Known(_), (Status::Unknown | Status::False, _, text)) if draft.observed.cluster.bootstrapped => {
-            (Status::True, Reason::QuorumOfApiServersHealthy, format!("the API answers; {text}"))
-        }
-        (Fact::Known(_) | Fact::Unknown { .. }, verdict) => verdict,
-    }
-}
-
-/// A quorum serves, but is not health: one more loss may end it.
-fn redundant(verdict: Verdict) -> Verdict {
-    match verdict {
-        (Status::True, Reason::QuorumHealthy, text) => (Status::False, Reason::QuorumHealthy, text),
-        other => other,
-    }
 }
 
 fn workers(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {

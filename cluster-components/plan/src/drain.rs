@@ -100,6 +100,7 @@ fn drain_deadline(spec: &ClusterSpec, machine: &MachineRecord, recorded: Option<
 ///
 /// A view of the Nodes that is older than the Machine's deletion may show no Node where there is one with pods by now: found by exploration.
 #[must_use]
+#[allow(clippy::too_many_arguments, reason = "each is read at another target right before the deletion")]
 pub fn may_be_deleted(
     spec: &ClusterSpec,
     bootstrapped: bool,

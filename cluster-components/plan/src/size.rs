@@ -2,7 +2,7 @@
 
 use crate::draft::Draft;
 use crate::quorum::{Votes, member_of};
-use crate::{MachineRecord, Reason, Removal, maintenance, pools};
+use crate::{MachineRecord, Reason, Removal, departure, maintenance, pools};
 use slipway_model::{PoolName, Strategy};
 
 /// Makes and takes away machines of a control plane that was founded.
@@ -18,7 +18,8 @@ pub(crate) fn keep(draft: &mut Draft<'_>, votes: &Votes<'_>) {
 
 /// Takes one away, when nobody else is on the way out.
 fn shrink(draft: &mut Draft<'_>, votes: &Votes<'_>, staying: &[&MachineRecord]) {
-    if let Some(other) = draft.leaving_control_planes().next() {
+    // One that only stays to be looked at is out of the way.
+    if let Some(other) = draft.leaving_control_planes().find(|m| !(m.kept && departure::is_released(draft, m))) {
         let (name, since) = (other.name.clone(), other.deleting.unwrap_or(other.created));
         draft.wait_on(&name, Reason::ScalingControlPlane, "it to be gone before the next one goes", since);
         return;

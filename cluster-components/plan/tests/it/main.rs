@@ -8,6 +8,7 @@ mod forecasts;
 mod harms;
 mod invariants;
 mod life;
+mod membership;
 mod tables;
 mod time;
 mod traces;
