@@ -123,7 +123,9 @@ fn changes(moved: &Moved<'_>) -> Option<&'static str> {
             let empty = node.is_none_or(|n| n.unschedulable && n.pods.known().is_some_and(Vec::is_empty));
             let runs_before = what_runs(before, machine).iter().all(|v| v.node.kubelet.minor == to.node.kubelet.minor);
             let minor = from.node.kubelet.minor != to.node.kubelet.minor && !runs_before;
-            (minor && !empty && !expired && moved.fresh).then_some("a kubelet's minor changes on an empty Node")
+            // What failed goes back as it is: its pods may not even be evictable.
+            let undoing = before.cluster.upgrade.as_ref().is_some_and(|u| u.stopped.is_some());
+            (minor && !empty && !expired && !undoing && moved.fresh).then_some("a kubelet's minor changes on an empty Node")
         }
         Action::Retire { machine, .. } => {
             let balancer = before.cloud.known().unwrap().load_balancer.as_ref();
@@ -138,7 +140,9 @@ fn changes(moved: &Moved<'_>) -> Option<&'static str> {
             };
             let serving = records(after).iter().filter(|m| m.is_control_plane() && m.deleting.is_none() && works(m));
             let all_new = serving.flat_map(|m| what_runs(after, &m.name)).all(|v| v.control_plane.map(|c| c.api_server) >= new);
-            (moved.fresh && !all_new).then_some("addons follow the API servers")
+            // The first ones are better a minor ahead than not there.
+            let first = before.addons.known() == Some(&None);
+            (moved.fresh && !all_new && !first).then_some("addons follow the API servers")
         }
         _ => None,
     }

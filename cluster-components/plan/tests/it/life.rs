@@ -253,7 +253,8 @@ impl Life {
         if left.silences > 0 {
             steps.extend(heard().map(|(name, _)| Step::FallsSilent(name.clone())));
         }
-        if left.lies > 0 {
+        // While etcd is being founded every agent is believed: there is nobody else to ask, and no data to lose.
+        if left.lies > 0 && world.cluster.bootstrapped {
             let planes = records(world).iter().filter(|m| m.is_control_plane() && m.claimed);
             let all = planes.flat_map(|m| Lie::ALL.map(|lie| Step::Deceived(m.name.clone(), lie)));
             steps.extend(all);

@@ -35,11 +35,11 @@ fn life() -> Life {
 }
 
 fn cases() -> u32 {
-    if thorough() { 2000 } else { 40 }
+    if thorough() { 30 } else { 10 }
 }
 
 fn length() -> usize {
-    if thorough() { 600 } else { 150 }
+    if thorough() { 3000 } else { 200 }
 }
 
 /// Walks a life as the choices say, to where it ends or something breaks.
@@ -67,7 +67,7 @@ fn walk(life: &Life, choices: &[prop::sample::Index]) -> Result<Vec<(Moment, Opt
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: cases(),
-        max_shrink_iters: 500,
+        max_shrink_iters: 200,
         failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
         ..ProptestConfig::default()
     })]
