@@ -8,6 +8,7 @@ mod faults;
 mod generate;
 mod host;
 mod lint;
+mod mutants;
 mod quickstart;
 mod run;
 mod test;
@@ -43,6 +44,8 @@ enum Command {
         #[arg(long)]
         dist: bool,
     },
+    /// Seeds bugs into a copy of the planner and says which tests notice. By hand: it takes minutes.
+    Mutants(mutants::Mutants),
     /// Measures, beside whatever else is named.
     Bench(bench::Bench),
     /// Hurts a cluster in every way that is known, while clients count, and says what was measured beside what is allowed.
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Command::Build { dist } => {
             build::programs(if dist { build::Profile::Dist } else { build::Profile::Dev }).map(|_| ExitCode::SUCCESS)
         }
+        Command::Mutants(mutants) => mutants.run(),
         Command::Bench(bench) => bench.run().map(|()| ExitCode::SUCCESS),
         Command::Faults(faults) => faults.run(),
     };
