@@ -49,6 +49,16 @@ pub fn cluster_name() -> Rule {
     )
 }
 
+/// `metadata.name` of an EtcdSnapshot: files are called after it, and file systems take 255 bytes.
+#[must_use]
+pub fn snapshot_name() -> Rule {
+    rule(
+        "self.metadata.name.size() <= 200",
+        "metadata.name has %s characters: must have at most 200, since files are called after it",
+        &["string(self.metadata.name.size())"],
+    )
+}
+
 /// One of [`SUPPORTED`].
 #[must_use]
 pub fn supported_version() -> Rule {

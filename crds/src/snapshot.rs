@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
     doc = "A snapshot of a cluster's etcd. Making the object takes it; its data are verified before it counts as complete. Nobody owns it: deleting the Cluster deletes neither the object nor its data, and deleting the object does not delete the data.",
     shortname = "es",
     category = "slipway",
+    validation = rules::snapshot_name(),
     selectable = ".spec.cluster",
     printcolumn(name = "Cluster", type_ = "string", json_path = ".spec.cluster"),
     printcolumn(name = "Complete", type_ = "string", json_path = ".status.conditions[?(@.type==\"Complete\")].status"),

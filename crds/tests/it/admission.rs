@@ -4,12 +4,12 @@ use crate::cases::{self, By};
 use crate::plane::Plane;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::core::GroupVersionKind;
 use kube::{Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use slipway_crds::{Cluster, Machine, NodePool, all};
+use slipway_crds::{Cluster, EtcdSnapshot, Machine, NodePool, all};
 use std::time::{Duration, Instant};
 
 const NAMESPACE: &str = "it";
@@ -87,6 +87,7 @@ async fn a_real_api_server_enforces_every_rule() {
     status_is_written_apart(&plane, &client).await;
     pools_are_scaled(&plane, &client).await;
     machines_are_selected_by_their_cluster(&plane, &client).await;
+    snapshots_are_selected_and_shown(&plane, &client).await;
     explains(&plane);
 }
 
@@ -240,6 +241,28 @@ async fn machines_are_selected_by_their_cluster(plane: &Plane, client: &Client) 
     }
     let found = plane.kubectl(&["get", "ma", "-n", NAMESPACE, "--field-selector=spec.cluster=other", "-o", "name"]);
     assert_eq!(found.trim(), "machine.slipway.dev/other-workers-0");
+}
+
+/// What became of a snapshot is seen in its columns, and the operator finds those that people made for a cluster.
+async fn snapshots_are_selected_and_shown(plane: &Plane, client: &Client) {
+    let api: Api<EtcdSnapshot> = Api::namespaced(client.clone(), NAMESPACE);
+    for (name, cluster) in [("monday", "demo"), ("elsewhere", "other")] {
+        let change = json!({ "metadata": { "name": name }, "spec": { "cluster": cluster } });
+        make::<EtcdSnapshot>(client, "etcdsnapshots", &cases::merged(&cases::good("etcdsnapshots"), &change)).await;
+    }
+    let found = api.list(&ListParams::default().fields("spec.cluster=demo")).await.unwrap();
+    assert_eq!(found.items.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["monday"]);
+    let condition =
+        json!({ "type": "Complete", "status": "True", "reason": "Verified", "message": "m", "lastTransitionTime": "2026-01-01T00:00:00Z" });
+    let status = json!({
+        "apiVersion": "slipway.dev/v1alpha1", "kind": "EtcdSnapshot",
+        "status": { "bytes": 12, "revision": 42, "completed": "2026-01-01T00:00:00Z", "conditions": [condition] },
+    });
+    api.patch_status("monday", &PatchParams::apply("it").validation_strict(), &Patch::Apply(&status)).await.unwrap();
+    let table = plane.kubectl(&["get", "es", "monday", "-n", NAMESPACE]);
+    let words: Vec<Vec<&str>> = table.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(words[0], ["NAME", "CLUSTER", "COMPLETE", "BYTES", "REVISION", "AGE"]);
+    assert_eq!(words[1][..5], ["monday", "demo", "True", "12", "42"]);
 }
 
 /// People's questions have answers, and every field of a spec has one.

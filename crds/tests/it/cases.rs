@@ -237,6 +237,13 @@ pub fn refused() -> Vec<Refused> {
     );
     add(
         "etcdsnapshots",
+        None,
+        name(&"s".repeat(201)),
+        By::Rule,
+        "metadata.name has 201 characters: must have at most 200, since files are called after it",
+    );
+    add(
+        "etcdsnapshots",
         Some(json!({})),
         spec(json!({ "cluster": "other" })),
         By::Rule,
