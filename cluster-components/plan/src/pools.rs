@@ -86,6 +86,9 @@ pub(crate) fn grow(draft: &mut Draft<'_>, pool: &PoolName, missing: u32) {
     }
     for ordinal in open.into_iter().take(usize::try_from(missing).unwrap_or(usize::MAX)) {
         let machine = MachineName::of(&draft.spec.name, pool, ordinal);
+        if !rollout::may_be_born(draft, &machine, versions) {
+            continue;
+        }
         draft.start(Action::CreateMachine { machine, pool: pool.clone(), ordinal, versions, revision: revision.clone() });
     }
 }

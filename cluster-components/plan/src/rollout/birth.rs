@@ -50,12 +50,13 @@ fn planes(draft: &Draft<'_>) -> Vec<MachineVersions> {
     told
 }
 
-/// What the pool's other machines are told, the least advanced first; then what the control plane's own Nodes are.
+/// What the pool's other machines are told, the least advanced first; then what the control plane's own Nodes are, those that leave last.
 fn peers(draft: &Draft<'_>, pool: &PoolName) -> Vec<MachineVersions> {
     let alive = |m: &&MachineRecord| m.pool == *pool && m.deleting.is_none();
     let mut told: Vec<MachineVersions> = draft.records().iter().filter(alive).map(|m| m.versions).collect();
     told.sort();
-    told.extend(planes(draft).into_iter().map(|v| MachineVersions { control_plane: None, ..v }));
+    let leaving = draft.records().iter().filter(|m| m.is_control_plane() && m.deleting.is_some()).map(|m| m.versions);
+    told.extend(planes(draft).into_iter().chain(leaving).map(|v| MachineVersions { control_plane: None, ..v }));
     told
 }
 

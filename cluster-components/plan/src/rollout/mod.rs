@@ -33,7 +33,7 @@ pub(crate) use replace::{is_outdated, most, pool_surge, surge};
 
 use crate::draft::Draft;
 use crate::skew::{Running, SkewViolation, skew_allows};
-use crate::{Action, MachineRecord};
+use crate::{Action, MachineRecord, Reason};
 use jiff::SignedDuration;
 use slipway_model::{MachineName, MachineVersions, Part};
 
@@ -73,12 +73,11 @@ pub(crate) fn behind<'a>(draft: &Draft<'a>) -> Vec<&'a MachineRecord> {
     draft.records().iter().filter(outdated).collect()
 }
 
-/// Whether addons have to wait: they are made for the API servers' new version, and not every API server has it.
+/// Whether addons have to wait: they are made for the API servers' new version, and not every API server is known to have it.
 pub(crate) fn holds_addons(draft: &Draft<'_>) -> bool {
     let wanted = draft.spec.control_plane.versions.control_plane.map(|v| v.api_server);
-    let told = |m: &MachineRecord| m.versions.control_plane.map(|v| v.api_server) == wanted;
-    let follows = |m: &MachineRecord| draft.heard(&m.name).is_none() || m.changed.is_none() || well::is_settled(draft, m);
-    !serving(draft).all(|m| told(m) && follows(m))
+    let may_run = |m: &MachineRecord| Running::of(m, well::is_settled(draft, m)).versions;
+    serving(draft).any(|m| may_run(m).iter().any(|v| v.control_plane.map(|v| v.api_server) != wanted))
 }
 
 /// Whether a machine was told new versions a moment ago and is to follow.
@@ -104,6 +103,14 @@ fn goes_back(part: Part, from: &MachineVersions, to: &MachineVersions) -> bool {
         Part::Controllers => of(to).map(|v| v.controllers) < of(from).map(|v| v.controllers),
         Part::Node => to.node.kubelet < from.node.kubelet || to.node.containerd < from.node.containerd,
     }
+}
+
+/// Whether a new machine may be made with these versions now; says what it waits for otherwise.
+pub(crate) fn may_be_born(draft: &mut Draft<'_>, machine: &MachineName, versions: MachineVersions) -> bool {
+    let Err(violation) = skew(draft, machine, versions) else { return true };
+    let since = draft.observed.cluster.created;
+    draft.wait_after(machine, Reason::VersionSkew, "others to be changed, or to be gone, first", since, &violation.to_string());
+    false
 }
 
 /// Whether the rules of version skew let a machine be told, or made with, these versions: with everything that may be running now, and with everything

@@ -57,8 +57,8 @@ fn what_goes_first_is_allowed_and_what_follows_is_not_before_it() {
 #[test]
 fn a_worker_waits_for_every_api_server_and_a_control_plane_for_its_own() {
     let mut cluster = cluster();
-    for plane_at in 0..2 {
-        cluster[plane_at].versions = [plane("v3.6.14", 37, 36, 36)].into();
+    for machine in &mut cluster[..2] {
+        machine.versions = [plane("v3.6.14", 37, 36, 36)].into();
     }
     assert_eq!(skew_allows(&cluster, &name("cp-0"), plane("v3.6.14", 37, 37, 37)), Ok(()));
     assert!(skew_allows(&cluster, &name("w-0"), worker(37)).is_err(), "cp-2 is v1.36 still");
