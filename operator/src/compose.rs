@@ -3,12 +3,12 @@
 
 use crate::agents::{Hearing, Peer};
 use crate::api::call;
-use crate::context::{Context, LABEL_MACHINE};
+use crate::context::{API_PORT, Context, LABEL_MACHINE};
 use crate::etcd::{EtcdLink, MemberHost, Pace};
 use crate::execute::{Page, Scene, SceneMachine, secrets};
 use crate::keys::Keys;
 use crate::memory::Memory;
-use crate::observe::{self, CloudWatch, Seen};
+use crate::observe::{self, CloudWatch, PreflightLook, Seen};
 use crate::workload::{Picture, WorkloadLink};
 use crate::{records, render};
 use futures::future::join_all;
@@ -19,7 +19,8 @@ use kube::api::PartialObjectMeta;
 use slipway_agent_api::AGENT_PORT;
 use slipway_model::{ClusterSpec, MachineName, NodeVersions, PlanDigest};
 use slipway_plan::{
-    AgentFacts, ClusterFacts, EtcdFacts, Fact, InstanceRef, InstanceState, MachineRecord, MachineSecrets, Observed, PROBE_ETCD, SecretFacts,
+    AgentFacts, ClusterFacts, EtcdFacts, Fact, InstanceRef, InstanceState, MachineRecord, MachineSecrets, Observed, PROBE_ETCD,
+    PreflightFacts, SecretFacts,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -64,16 +65,15 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
         Scene { connections: memory.agents.connections(), workload: memory.workload.as_ref().map(|(_, link)| link.door()), ..scene };
     let etcd = ask_etcd(memory, &scene, &facts, &seen, &machines, now);
     let scene = Scene { etcd: memory.etcd.as_ref().map(|(_, link)| link.door()), ..scene };
+    let preflight = preflight(context, memory, &scene, &facts, &machines, now).await;
     let secrets = match &keys {
         Fact::Known(_) if facts.deleting.is_some() => Fact::Known(left_secrets(&scene, &seen.secrets)),
         Fact::Known(_) => Fact::Known(secret_facts(&scene, &seen.secrets, now)),
         Fact::Unknown { why, since } => Fact::unknown(why.clone(), *since),
     };
     let wanted = digests(context, memory, &scene, &seen, secrets.known()).await;
-    let agents: BTreeMap<MachineName, AgentFacts> = machines
-        .iter()
-        .filter_map(|m| Some((m.name.clone(), observe::agents::facts(seen.hearings.get(&m.uid)?.clone()))))
-        .collect();
+    let agents: BTreeMap<MachineName, AgentFacts> =
+        machines.iter().filter_map(|m| Some((m.name.clone(), observe::agents::facts(seen.hearings.get(&m.uid)?.clone())))).collect();
     let scene = Scene { settled: settled(&agents, &wanted), ..scene };
     let (nodes, addons) = workload(&seen, &scene, memory, now);
     let observed = Observed {
@@ -87,8 +87,8 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
         agents,
         machines: records,
         etcd,
-        snapshots: Fact::unknown("nobody looks for them yet", now),
-        preflight: Fact::unknown("nobody looks yet", now),
+        snapshots: seen.snapshots.clone(),
+        preflight,
         wanted,
         nodes,
         addons,
@@ -226,6 +226,38 @@ fn target(spec: &ClusterSpec, machine: &MachineRecord) -> Option<NodeVersions> {
     spec.pools.iter().find(|p| p.name == machine.pool).map(|p| p.versions.node)
 }
 
+/// Looks at what speaks against an upgrade, while one is wanted and not begun.
+async fn preflight(
+    context: &Context,
+    memory: &mut Memory,
+    scene: &Scene,
+    facts: &ClusterFacts,
+    machines: &[MachineRecord],
+    now: Timestamp,
+) -> Fact<PreflightFacts> {
+    let to = observe::preflight::wanted(facts, &scene.spec.control_plane.versions, machines);
+    let (Some(to), Some(keys), Some(door)) = (to, &scene.keys, &scene.workload) else {
+        memory.preflight = None;
+        return Fact::unknown("no upgrade is to begin", now);
+    };
+    let serves = |m: &&MachineRecord| m.is_control_plane() && m.deleting.is_none() && !m.retiring;
+    let address = |m: &MachineRecord| Some((m.name.clone(), m.instance.as_ref()?.address));
+    let addresses: BTreeMap<MachineName, Ipv4Addr> = machines.iter().filter(serves).filter_map(address).collect();
+    let begun_for = format!("{to} {} {} {addresses:?}", keys.version(), keys.made());
+    if memory.preflight.as_ref().is_none_or(|(known, _)| *known != begun_for) {
+        let mut servers = BTreeMap::new();
+        for (machine, address) in addresses {
+            let kubeconfig = keys.kubeconfig(&scene.cluster.name, &format!("https://{address}:{API_PORT}"));
+            match context.workloads.client(&scene.cluster.name, &kubeconfig).await {
+                Ok(client) => servers.insert(machine, client),
+                Err(error) => return Fact::unknown(error.to_string(), now),
+            };
+        }
+        memory.preflight = Some((begun_for, PreflightLook::open(to, servers, door.client.clone(), memory.bell.clone())));
+    }
+    memory.preflight.as_ref().map_or_else(|| Fact::unknown("not asked yet", now), |(_, look)| look.found())
+}
+
 /// Holds the ways to etcd's members from the founding on, and gives what they say.
 fn ask_etcd(
     memory: &mut Memory,
@@ -255,7 +287,9 @@ fn ask_etcd(
         })
         .collect();
     // What agents say of their etcd; and a connection that comes or goes leads elsewhere.
-    let word = |m: &MachineRecord| format!("{} {:?} {}; ", m.name, seen.hearings.get(&m.uid).map(etcd_probe), scene.connections.contains_key(&m.uid));
+    let word = |m: &MachineRecord| {
+        format!("{} {:?} {}; ", m.name, seen.hearings.get(&m.uid).map(etcd_probe), scene.connections.contains_key(&m.uid))
+    };
     let words = machines.iter().filter(|m| m.is_control_plane()).map(word).collect();
     link.1.attend(hosts, pace(&scene.spec, facts, machines, &picture), words);
     memory.etcd = Some(link);
@@ -273,7 +307,8 @@ fn etcd_probe(hearing: &Hearing) -> Option<(bool, i64)> {
 fn pace(spec: &ClusterSpec, facts: &ClusterFacts, machines: &[MachineRecord], picture: &Fact<EtcdFacts>) -> Pace {
     let wanted = usize::try_from(spec.control_plane.replicas).unwrap_or(usize::MAX);
     let planes: Vec<&MachineRecord> = machines.iter().filter(|m| m.is_control_plane()).collect();
-    let as_wanted = |m: &&MachineRecord| m.deleting.is_none() && m.versions == spec.control_plane.versions && m.revision == spec.control_plane.revision;
+    let as_wanted =
+        |m: &&MachineRecord| m.deleting.is_none() && m.versions == spec.control_plane.versions && m.revision == spec.control_plane.revision;
     let members_well =
         picture.known().is_some_and(|e| e.members.len() == wanted && e.members.iter().all(|m| !m.learner && m.status.known().is_some()));
     let settled = facts.upgrade.is_none() && planes.len() == wanted && planes.iter().all(as_wanted) && members_well;
@@ -283,7 +318,10 @@ fn pace(spec: &ClusterSpec, facts: &ClusterFacts, machines: &[MachineRecord], pi
 /// Machines that run exactly what their record says.
 fn settled(agents: &BTreeMap<MachineName, AgentFacts>, wanted: &BTreeMap<MachineName, PlanDigest>) -> BTreeSet<MachineName> {
     let runs = |name: &MachineName, digest: &PlanDigest| {
-        agents.get(name).and_then(AgentFacts::heard).is_some_and(|s| s.accepted.as_ref() == Some(digest) && s.applied.as_ref() == Some(digest))
+        agents
+            .get(name)
+            .and_then(AgentFacts::heard)
+            .is_some_and(|s| s.accepted.as_ref() == Some(digest) && s.applied.as_ref() == Some(digest))
     };
     wanted.iter().filter(|(name, digest)| runs(name, digest)).map(|(name, _)| name.clone()).collect()
 }

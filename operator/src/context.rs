@@ -5,6 +5,7 @@ use crate::artifacts::ArtifactIndex;
 use crate::clients::Workloads;
 use crate::effects::Effects;
 use crate::metrics::Metrics;
+use crate::snapshots::SnapshotStore;
 use async_trait::async_trait;
 use kube::Client;
 use kube::runtime::events::Recorder;
@@ -96,6 +97,8 @@ pub struct Context {
     pub workloads: Arc<dyn Workloads>,
     /// What can be installed.
     pub artifacts: ArtifactIndex,
+    /// Where snapshots of etcd are kept.
+    pub snapshots: SnapshotStore,
     /// What suits the place where machines run.
     pub profile: Profile,
     /// Number of this operator's term: fences what an earlier leader may still send.

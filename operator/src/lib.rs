@@ -35,6 +35,7 @@ pub mod records;
 mod render;
 mod report;
 pub mod run;
+pub mod snapshots;
 mod validate;
 mod workload;
 

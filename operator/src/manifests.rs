@@ -18,8 +18,12 @@ pub fn manifests() -> Vec<Value> {
         json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": IDENTITY},
             "rules": [
-                rule(&["slipway.dev"], &["clusters", "nodepools", "machines"], &all),
-                rule(&["slipway.dev"], &["clusters/status", "nodepools/status", "machines/status"], &["get", "update", "patch"]),
+                rule(&["slipway.dev"], &["clusters", "nodepools", "machines", "etcdsnapshots"], &all),
+                rule(
+                    &["slipway.dev"],
+                    &["clusters/status", "nodepools/status", "machines/status", "etcdsnapshots/status"],
+                    &["get", "update", "patch"],
+                ),
                 rule(&["slipway.dev"], &["clusters/finalizers", "nodepools/finalizers", "machines/finalizers"], &["update"]),
                 // Its clusters' keys. Everything that a cluster is stands in them.
                 rule(&[""], &["secrets"], &all),

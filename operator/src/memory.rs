@@ -8,7 +8,7 @@ use crate::etcd::EtcdLink;
 use crate::execute::Running;
 use crate::failures::Failures;
 use crate::keys::Keys;
-use crate::observe::CloudWatch;
+use crate::observe::{CloudWatch, PreflightLook};
 use crate::report::Reported;
 use crate::workload::WorkloadLink;
 use jiff::Timestamp;
@@ -32,6 +32,8 @@ pub struct Memory {
     pub workload: Option<(String, WorkloadLink)>,
     /// The ways to its etcd, and what they were opened for.
     pub etcd: Option<(String, EtcdLink)>,
+    /// Looks at what speaks against an upgrade while one is wanted, and what for it was begun.
+    pub preflight: Option<(String, PreflightLook)>,
     /// Long poll at the cloud.
     pub cloud_watch: Option<CloudWatch>,
     /// Its authorities, as last read.
@@ -59,6 +61,7 @@ impl Memory {
             agents: AgentPool::default(),
             workload: None,
             etcd: None,
+            preflight: None,
             cloud_watch: None,
             keys: None,
             digests: BTreeMap::new(),
@@ -74,6 +77,7 @@ impl Memory {
         self.agents = AgentPool::default();
         self.workload = None;
         self.etcd = None;
+        self.preflight = None;
         self.keys = None;
         self.digests.clear();
     }

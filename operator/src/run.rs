@@ -6,6 +6,7 @@ use crate::clients::NetworkWorkloads;
 use crate::context::{Context, LocalIdentities};
 use crate::effects::Effects;
 use crate::metrics::{self, Metrics};
+use crate::snapshots::SnapshotStore;
 use crate::{clients, controller};
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -54,6 +55,9 @@ pub struct Settings {
     /// Where machines find `<sha256>/<name>` of an artifact.
     #[arg(long, env = "SLIPWAY_ARTIFACT_SOURCE", default_value = "file:///opt/slipway/store/sha256")]
     pub artifact_source: String,
+    /// Where snapshots of etcd are kept: file:///DIRECTORY. Without, none are taken, and no upgrade of a control plane begins.
+    #[arg(long, env = "SLIPWAY_SNAPSHOTS")]
+    pub snapshots: Option<String>,
     /// Where /metrics, /healthz and /readyz are served.
     #[arg(long, env = "SLIPWAY_METRICS", default_value = "127.0.0.1:8080")]
     pub metrics: SocketAddr,
@@ -154,6 +158,7 @@ fn context(settings: &Settings, client: Client, metrics: Arc<Metrics>, epoch: u6
         agents: Arc::new(GrpcAgents),
         workloads: Arc::new(NetworkWorkloads),
         artifacts: ArtifactIndex::read(&settings.artifacts, &settings.artifact_source)?,
+        snapshots: SnapshotStore::open(settings.snapshots.as_deref())?,
         profile: Profile::local(may_lower_oom_score()),
         epoch,
         effects: Effects::new(settings.die_after_effects),

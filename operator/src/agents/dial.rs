@@ -47,6 +47,8 @@ pub trait Agent: Send + Sync {
     async fn renewal_request(&self, epoch: u64) -> Result<String, AgentError>;
     /// Stops everything and forgets.
     async fn reset(&self, epoch: u64, machine_name: &str) -> Result<(), AgentError>;
+    /// A verified snapshot of its etcd member: data, and in the last message what it was.
+    async fn etcd_snapshot(&self, epoch: u64) -> Result<BoxStream<'static, Result<v1::EtcdSnapshotPiece, AgentError>>, AgentError>;
     /// The way to a machine's etcd member at `target` (address:port): this machine's own, or one beside it.
     async fn etcd(&self, target: &str, machine: &MachineName, identity: &EtcdIdentity) -> Result<Arc<dyn Etcd>, EtcdError>;
 }
@@ -103,6 +105,10 @@ impl Agent for AgentClient {
 
     async fn reset(&self, epoch: u64, machine_name: &str) -> Result<(), AgentError> {
         self.reset(epoch, machine_name).await
+    }
+
+    async fn etcd_snapshot(&self, epoch: u64) -> Result<BoxStream<'static, Result<v1::EtcdSnapshotPiece, AgentError>>, AgentError> {
+        self.etcd_snapshot(epoch).await
     }
 
     async fn etcd(&self, target: &str, machine: &MachineName, identity: &EtcdIdentity) -> Result<Arc<dyn Etcd>, EtcdError> {

@@ -1,11 +1,12 @@
-//! Watches over the three kinds, reduced to "something that matters changed in this cluster".
+//! Watches over our kinds, reduced to "something that matters changed in this cluster".
 
 use crate::context::{ClusterRef, Context, LABEL_CLUSTER};
+use crate::snapshots;
 use futures::StreamExt;
 use kube::core::metadata::PartialObjectMeta;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Resource, ResourceExt};
-use slipway_crds::{Cluster, Machine, NodePool};
+use slipway_crds::{Cluster, EtcdSnapshot, Machine, NodePool};
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -58,7 +59,28 @@ pub fn start(context: &Arc<Context>, sender: &Sender<Change>) -> Vec<AbortOnDrop
         })),
         spawn(follow::<NodePool>(Api::all(client.clone()), sender.clone(), record)),
         spawn(follow::<Machine>(Api::all(client.clone()), sender.clone(), record)),
+        spawn(follow_snapshots(Api::all(client.clone()), sender.clone())),
     ]
+}
+
+/// New EtcdSnapshots: whose they are stands in their specs, since people make them. That one is gone changes nothing.
+async fn follow_snapshots(api: Api<EtcdSnapshot>, sender: Sender<Change>) {
+    let mut events = watcher(api, watcher::Config::default()).boxed();
+    while let Some(event) = events.next().await {
+        let object = match event {
+            Err(error) => {
+                tracing::warn!("watching EtcdSnapshots: {error}");
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            Ok(Event::InitApply(object) | Event::Apply(object)) => object,
+            Ok(Event::Init | Event::InitDone | Event::Delete(_)) => continue,
+        };
+        let Some(namespace) = object.namespace().filter(|_| snapshots::is_new(&object)) else { continue };
+        if sender.send(Change::Record(ClusterRef::new(&namespace, &object.spec.cluster))).await.is_err() {
+            return;
+        }
+    }
 }
 
 fn spawn(watch: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<()> {

@@ -24,6 +24,7 @@ use crate::api::CallError;
 use crate::context::Context;
 use crate::etcd::EtcdError;
 use crate::memory::Memory;
+use crate::snapshots;
 use jiff::{SignedDuration, Timestamp};
 use slipway_agent_api::AgentError;
 use slipway_cloud_api::CloudError;
@@ -72,12 +73,12 @@ pub enum EffectError {
 }
 
 impl EffectError {
-    fn api(what: impl Into<String>) -> impl FnOnce(CallError) -> Self {
+    pub(crate) fn api(what: impl Into<String>) -> impl FnOnce(CallError) -> Self {
         let what = what.into();
         move |source| Self::Api { what, source }
     }
 
-    fn own(error: impl std::fmt::Display) -> Self {
+    pub(crate) fn own(error: impl std::fmt::Display) -> Self {
         Self::Own(error.to_string())
     }
 
@@ -97,6 +98,13 @@ impl EffectError {
 pub struct Running {
     tasks: JoinSet<Result<(), EffectError>>,
     known: BTreeMap<Id, (Action, Timestamp)>,
+}
+
+impl Running {
+    /// What has begun and not ended, and when it began.
+    pub fn begun(&self) -> impl Iterator<Item = (&Action, Timestamp)> {
+        self.known.values().map(|(action, since)| (action, *since))
+    }
 }
 
 /// Effects of the last passes that have ended, into the book.
@@ -153,9 +161,10 @@ pub fn start(context: &Arc<Context>, memory: &mut Memory, scene: &Arc<Scene>, pl
         let span = tracing::info_span!("effect", action = ?key.kind, subject = %key.subject);
         let known = action.clone();
         let task = async move {
-            let result = match tokio::time::timeout(DEADLINE, perform(&context, &scene, &action)).await {
+            let deadline = if matches!(action, Action::TakeSnapshot { .. }) { snapshots::DEADLINE } else { DEADLINE };
+            let result = match tokio::time::timeout(deadline, perform(&context, &scene, &action)).await {
                 Ok(result) => result,
-                Err(_) => Err(EffectError::Deadline(DEADLINE)),
+                Err(_) => Err(EffectError::Deadline(deadline)),
             };
             // Counted whether it succeeded or not: an answer that was lost may hide an effect.
             context.effects.done(&format!("{action}{}", if result.is_ok() { "" } else { " (failed)" }));
@@ -198,7 +207,7 @@ async fn perform(context: &Context, scene: &Scene, action: &Action) -> Result<()
         }
         Action::SetVersions { machine, uid, from, to } => versions::set(context, scene, machine, uid, from, to).await,
         Action::RecordUpgrade { from, to } => versions::record_upgrade(context, scene, from.as_ref(), to.as_ref()).await,
-        Action::TakeSnapshot { .. } => Err(EffectError::Own(format!("{action}: not in this build yet"))),
+        Action::TakeSnapshot { snapshot, machine } => snapshots::take(context, scene, snapshot, machine).await,
         Action::RecordInstance { machine, uid, instance } => records::record_instance(context, scene, machine, uid, instance).await,
         Action::RecordFounders { from, founders } => records::record_founders(context, scene, from, founders).await,
         Action::RecordBootstrapped { founders } => records::record_bootstrapped(context, scene, founders).await,

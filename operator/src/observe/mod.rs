@@ -4,27 +4,30 @@
 //! 1. agents and Nodes, as their tasks last heard them   (memory)
 //!    the cloud's inventory                              (one call)
 //! 2. the Cluster                                        (quorum read)
-//! 3. Machines, NodePools, Secrets' metadata             (quorum lists, concurrently)
+//! 3. Machines, NodePools, EtcdSnapshots, Secrets' metadata (quorum lists, concurrently)
 //! ```
 
 pub mod agents;
 pub mod cloud;
 pub mod nodes;
+pub mod preflight;
 
 pub use cloud::CloudWatch;
+pub use preflight::PreflightLook;
 
 use crate::agents::Hearing;
 use crate::api::{CallError, call};
 use crate::context::{Context, LABEL_CLUSTER};
 use crate::memory::Memory;
+use crate::snapshots;
 use crate::workload::Picture;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, PartialObjectMeta};
 use kube::{Api, ResourceExt};
 use slipway_cloud_api::{ClusterKey, Inventory};
-use slipway_crds::{Cluster, Machine, NodePool};
-use slipway_plan::{Fact, Plan};
+use slipway_crds::{Cluster, EtcdSnapshot, Machine, NodePool};
+use slipway_plan::{Fact, Plan, SnapshotFacts};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +65,8 @@ pub struct Seen {
     pub pools: Vec<NodePool>,
     /// Its Secrets, without their contents.
     pub secrets: Vec<PartialObjectMeta<Secret>>,
+    /// Snapshots of its etcd.
+    pub snapshots: Fact<Vec<SnapshotFacts>>,
     /// The cloud's side.
     pub inventory: Fact<Inventory>,
     /// Agents' last words, by the machine's UID.
@@ -102,7 +107,21 @@ pub async fn observe(context: &Arc<Context>, memory: &mut Memory, now: Timestamp
     let machines: Api<Machine> = Api::namespaced(context.client.clone(), &namespace);
     let pools: Api<NodePool> = Api::namespaced(context.client.clone(), &namespace);
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &namespace);
-    let (machines, pools, secrets) = tokio::join!(call(machines.list(&ours)), call(pools.list(&ours)), call(secrets.list_metadata(&ours)));
+    // Those that people make carry no label.
+    let of_cluster = ListParams::default().fields(&format!("spec.cluster={}", memory.cluster.name));
+    let snapshots: Api<EtcdSnapshot> = Api::namespaced(context.client.clone(), &namespace);
+    let (machines, pools, secrets, snapshots) = tokio::join!(
+        call(machines.list(&ours)),
+        call(pools.list(&ours)),
+        call(secrets.list_metadata(&ours)),
+        call(snapshots.list(&of_cluster))
+    );
+    // Only upgrades and snapshots themselves wait for them.
+    let since = memory.seen("snapshots", snapshots.is_ok(), now);
+    let snapshots = match snapshots {
+        Ok(found) => Fact::Known(found.items.iter().filter(|s| s.spec.cluster == memory.cluster.name).map(snapshots::facts).collect()),
+        Err(error) => Fact::unknown(format!("the management API does not show the EtcdSnapshots: {error}"), since),
+    };
 
     let inventory = match inventory {
         Ok(Ok(inventory)) => Fact::Known(inventory),
@@ -120,6 +139,7 @@ pub async fn observe(context: &Arc<Context>, memory: &mut Memory, now: Timestamp
         machines: machines.map_err(fail("the Machines"))?.items,
         pools: pools.map_err(fail("the NodePools"))?.items,
         secrets: secrets.map_err(fail("the Secrets"))?.items,
+        snapshots,
         inventory,
         hearings,
         picture,
