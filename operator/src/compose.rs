@@ -166,7 +166,7 @@ fn scene_machine(record: &MachineRecord, spec: &ClusterSpec, seen: &Seen) -> Sce
         versions: record.versions,
         join: record.join.clone(),
         retiring: record.retiring,
-        programs: object.map(|m| records::programs(m)).unwrap_or_default(),
+        programs: object.map(records::programs).unwrap_or_default(),
         provider_id: instance.as_ref().map(|i| render::provider_id(&spec.provider, &seen.key.uid, &i.id)).unwrap_or_default(),
         instance: instance.map(|i| (i.id, i.address)),
     }
@@ -391,7 +391,7 @@ async fn digests(
             continue;
         };
         let has_birth = machine.join.is_some() || scene.founders.contains_key(name);
-        if machine.pool.is_control_plane() && !(has_birth && !scene.founders.is_empty()) {
+        if machine.pool.is_control_plane() && (!has_birth || scene.founders.is_empty()) {
             memory.digests.remove(name);
             continue;
         }

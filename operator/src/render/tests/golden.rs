@@ -57,7 +57,7 @@ fn a_new_release_changes_no_machine_that_joined_or_retires() {
     let joined = joined(&cluster);
     let retiring = Machine { retiring: true, ..cluster.machines[0].clone() };
     let mut text = String::new();
-    show(&mut text, "joined", &cluster, &[joined.clone()]);
+    show(&mut text, "joined", &cluster, std::slice::from_ref(&joined));
     show(&mut text, "retiring founder", &cluster, &[retiring]);
     show(&mut text, "retiring later on", &cluster, &[Machine { retiring: true, ..joined }]);
     insta().bind(|| insta::assert_snapshot!("membership", text));
