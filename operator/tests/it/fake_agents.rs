@@ -2,15 +2,18 @@
 
 use crate::fake_api::FakeApi;
 use crate::fake_cloud::FakeCloud;
+use crate::validating_etcd::ValidatingEtcd;
 use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use secrecy::SecretString;
 use serde_json::json;
+use sha2::Digest;
 use slipway_agent_api::{AgentError, OperatorIdentity, v1};
 use slipway_cloud_api::InstanceState;
-use slipway_model::{MachinePlan, PlanDigest};
+use slipway_model::{MachineName, MachinePlan, PlanDigest};
 use slipway_operator::agents::{Agent, Agents, SignCertificate};
+use slipway_operator::etcd::{Etcd, EtcdError, EtcdIdentity};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
@@ -20,6 +23,10 @@ use tokio::sync::watch;
 struct One {
     claimed: bool,
     sealed: bool,
+    /// What its plan runs, and why etcd ended.
+    etcd: bool,
+    api_server: bool,
+    trouble: String,
     state: watch::Sender<v1::MachineState>,
 }
 
@@ -28,6 +35,17 @@ struct Held {
     by_uid: BTreeMap<String, One>,
     claims: usize,
     applies: usize,
+    snapshots: usize,
+    spoilt: Vec<Spoilt>,
+}
+
+/// What is wrong with a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spoilt {
+    /// It ends before its last word.
+    BrokenOff,
+    /// Its data are not those that its last word speaks of.
+    Altered,
 }
 
 /// All agents. Clones share them.
@@ -36,7 +54,7 @@ pub struct FakeAgents {
     held: Arc<Mutex<Held>>,
     cloud: FakeCloud,
     pub workload: FakeApi,
-    control_planes: usize,
+    pub etcd: ValidatingEtcd,
 }
 
 fn silent(address: SocketAddr) -> AgentError {
@@ -44,8 +62,8 @@ fn silent(address: SocketAddr) -> AgentError {
 }
 
 impl FakeAgents {
-    pub fn new(cloud: FakeCloud, control_planes: usize) -> Self {
-        Self { held: Arc::default(), cloud, workload: FakeApi::closed(), control_planes }
+    pub fn new(cloud: FakeCloud) -> Self {
+        Self { held: Arc::default(), cloud, workload: FakeApi::closed(), etcd: ValidatingEtcd::default() }
     }
 
     pub fn claims(&self) -> usize {
@@ -68,6 +86,32 @@ impl FakeAgents {
         }
     }
 
+    /// Lets the next snapshots break off, or come altered.
+    pub fn spoil_snapshots(&self, how: &[Spoilt]) {
+        self.held.lock().unwrap().spoilt = how.to_vec();
+    }
+
+    fn snapshot(&self, uid: &str, epoch: u64) -> Result<BoxStream<'static, Result<v1::EtcdSnapshotPiece, AgentError>>, AgentError> {
+        let text = format!("etcd of {uid} in epoch {epoch}");
+        let mut held = self.held.lock().unwrap();
+        held.snapshots += 1;
+        let spoilt = if held.spoilt.is_empty() { None } else { Some(held.spoilt.remove(0)) };
+        let sent = if spoilt == Some(Spoilt::Altered) { text.to_uppercase() } else { text.clone() };
+        let mut pieces: Vec<_> = sent.into_bytes().chunks(7).map(|c| Ok(v1::EtcdSnapshotPiece { data: c.to_vec(), summary: None })).collect();
+        let sha256 = hex::encode(sha2::Sha256::digest(&text));
+        let (bytes, etcd_version) = (text.len() as u64, "v3.6.14".to_owned());
+        let summary = v1::EtcdSnapshotSummary { sha256, bytes, revision: 42, keys: 3, hash: 1, etcd_version };
+        if spoilt != Some(Spoilt::BrokenOff) {
+            pieces.push(Ok(v1::EtcdSnapshotPiece { data: vec![], summary: Some(summary) }));
+        }
+        Ok(futures::stream::iter(pieces).boxed())
+    }
+
+    /// How many snapshots were asked for.
+    pub fn snapshots(&self) -> usize {
+        self.held.lock().unwrap().snapshots
+    }
+
     /// The instance at an address: uid and name.
     fn at(&self, address: SocketAddr) -> Result<(String, String, String), AgentError> {
         let IpAddr::V4(ip) = address.ip() else { return Err(silent(address)) };
@@ -80,36 +124,59 @@ impl FakeAgents {
         let fresh = || One {
             claimed: false,
             sealed: false,
+            etcd: false,
+            api_server: false,
+            trouble: String::new(),
             state: watch::Sender::new(v1::MachineState { machine_uid: uid.into(), ..Default::default() }),
         };
         act(held.by_uid.entry(uid.to_owned()).or_insert_with(fresh))
     }
 
-    /// When every founder has its plan, etcd has its quorum and the API answers.
+    /// A control plane's etcd ends, or runs again.
+    pub fn power_etcd(&self, machine: &str, runs: bool) {
+        self.etcd.power(machine, runs);
+        self.rise();
+    }
+
+    /// Starts the machine's etcd as its plan says.
+    fn start_etcd(&self, uid: &str, plan: &MachinePlan) {
+        let name = self.cloud.all_instances().into_iter().find(|i| i.machine_uid == uid).map(|i| i.name.to_string()).unwrap_or_default();
+        let text = String::from_utf8(plan.canonical()).unwrap();
+        let serves = |unit: &str| plan.units.iter().any(|u| u.name.starts_with(unit));
+        if serves("etcd") {
+            let trouble = self.etcd.start(&name, &text).err().unwrap_or_default();
+            let mut held = self.held.lock().unwrap();
+            let one = held.by_uid.get_mut(uid).unwrap();
+            (one.etcd, one.api_server, one.trouble) = (true, serves("kube-apiserver"), trouble);
+        }
+    }
+
+    /// What probes find; and when etcd has its quorum, the API answers.
     fn rise(&self) {
         let held = self.held.lock().unwrap();
-        let has_plan = |name: &str| name.contains("-cp-");
         let instances = self.cloud.all_instances();
         let applied: Vec<_> = instances
             .iter()
             .filter(|i| held.by_uid.get(&i.machine_uid).is_some_and(|o| !o.state.borrow().applied_digest.is_empty()))
             .collect();
-        let founders: Vec<_> = applied.iter().filter(|i| has_plan(i.name.as_str())).collect();
-        if founders.len() < self.control_planes {
-            return;
+        for instance in &applied {
+            let one = &held.by_uid[&instance.machine_uid];
+            if !one.etcd {
+                continue;
+            }
+            let healthy = self.etcd.serves(instance.name.as_str());
+            let probe = |name: &str| v1::ProbeStatus {
+                name: name.into(),
+                unit: format!("{name}.service"),
+                healthy,
+                message: one.trouble.clone(),
+                since_ms: 1,
+            };
+            let probes: Vec<_> = ["etcd", "kube-apiserver"].into_iter().take(1 + usize::from(one.api_server)).map(probe).collect();
+            one.state.send_if_modified(|s| std::mem::replace(&mut s.probes, probes.clone()) != probes);
         }
-        for founder in founders {
-            held.by_uid[&founder.machine_uid].state.send_modify(|s| {
-                s.probes = ["etcd", "kube-apiserver"]
-                    .map(|p| v1::ProbeStatus {
-                        name: p.into(),
-                        unit: format!("{p}.service"),
-                        healthy: true,
-                        since_ms: 1,
-                        ..Default::default()
-                    })
-                    .to_vec();
-            });
+        if !self.etcd.has_quorum() {
+            return;
         }
         self.workload.open();
         for instance in applied {
@@ -193,6 +260,7 @@ impl Agent for FakeAgent {
             Ok(())
         })?;
         self.all.held.lock().unwrap().applies += 1;
+        self.all.start_etcd(&self.uid, plan);
         self.all.rise();
         Ok(digest)
     }
@@ -208,5 +276,21 @@ impl Agent for FakeAgent {
 
     async fn reset(&self, _: u64, _: &str) -> Result<(), AgentError> {
         Ok(())
+    }
+
+    async fn etcd_snapshot(&self, epoch: u64) -> Result<BoxStream<'static, Result<v1::EtcdSnapshotPiece, AgentError>>, AgentError> {
+        self.all.snapshot(&self.uid, epoch)
+    }
+
+    async fn etcd(&self, target: &str, machine: &MachineName, _: &EtcdIdentity) -> Result<Arc<dyn Etcd>, EtcdError> {
+        let silent = |why: &str| EtcdError::Silent { machine: machine.clone(), why: why.into() };
+        let there: SocketAddr = target.parse().unwrap();
+        let found = self.all.cloud.all_instances().into_iter().find(|i| match there.ip() {
+            IpAddr::V4(ip) if !ip.is_loopback() => i.address == ip,
+            _ => i.machine_uid == self.uid,
+        });
+        let found = found.filter(|i| i.state == InstanceState::Running).ok_or_else(|| silent("no route"))?;
+        assert_eq!((found.name.as_str(), there.port()), (machine.as_str(), 2379), "the member that is meant is the one that is asked");
+        self.all.etcd.door(machine)
     }
 }

@@ -17,6 +17,8 @@ type Key = (String, String, String);
 
 #[derive(Default)]
 struct Objects {
+    metrics: String,
+    metrics_asked: usize,
     by_key: BTreeMap<Key, Value>,
     version: u64,
     uids: u64,
@@ -153,6 +155,16 @@ impl FakeApi {
         assert_eq!(code, 200, "{answer}");
     }
 
+    /// What `/metrics` shows.
+    pub fn set_metrics(&self, text: &str) {
+        self.objects.lock().unwrap().metrics = text.to_owned();
+    }
+
+    /// How often it was asked for.
+    pub fn metrics_asked(&self) -> usize {
+        self.objects.lock().unwrap().metrics_asked
+    }
+
     pub fn lose_answers(&self, n: usize) {
         self.objects.lock().unwrap().lose = n;
     }
@@ -169,6 +181,11 @@ impl FakeApi {
     async fn serve(&self, request: Request<Body>) -> Response<AxumBody> {
         let (head, body) = request.into_parts();
         let query: BTreeMap<String, String> = url_pairs(head.uri.query().unwrap_or_default());
+        if head.uri.path() == "/metrics" {
+            let mut objects = self.objects.lock().unwrap();
+            objects.metrics_asked += 1;
+            return Response::new(AxumBody::from(objects.metrics.clone()));
+        }
         let what = target(head.uri.path());
         if self.objects.lock().unwrap().closed {
             let (_, answer) = failure(503, "ServiceUnavailable", "nobody answers yet");

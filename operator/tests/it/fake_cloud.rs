@@ -60,6 +60,14 @@ impl FakeCloud {
         self.changed.notify_waiters();
     }
 
+    /// A machine is gone, and nobody asked for it.
+    pub fn lose(&self, uid: &str, machine: &str) {
+        let mut held = self.held.lock().unwrap();
+        held.networks.get_mut(uid).unwrap().instances.retain(|i| i.name.as_str() != machine);
+        drop(held);
+        self.changed.notify_waiters();
+    }
+
     fn act<T>(
         &self,
         call: &str,

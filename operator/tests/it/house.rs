@@ -17,6 +17,7 @@ use slipway_operator::context::{CloudAccess, CloudIdentities, Context};
 use slipway_operator::controller;
 use slipway_operator::effects::Effects;
 use slipway_operator::metrics::Metrics;
+use slipway_operator::snapshots::SnapshotStore;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
@@ -27,6 +28,9 @@ pub struct House {
     pub api: FakeApi,
     pub cloud: FakeCloud,
     pub agents: FakeAgents,
+    pub snapshots: SnapshotStore,
+    /// Where snapshots are kept.
+    pub kept: tempfile::TempDir,
 }
 
 struct Identities;
@@ -83,13 +87,15 @@ impl Operator {
 }
 
 impl House {
-    pub fn new(control_planes: usize) -> Self {
+    pub fn new() -> Self {
         // RUST_LOG=debug shows every pass and effect of a test.
         if std::env::var_os("RUST_LOG").is_some() {
             let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init();
         }
         let cloud = FakeCloud::default();
-        Self { api: FakeApi::new(), agents: FakeAgents::new(cloud.clone(), control_planes), cloud }
+        let kept = tempfile::tempdir().unwrap();
+        let snapshots = SnapshotStore::open(Some(&format!("file://{}", kept.path().display()))).unwrap();
+        Self { api: FakeApi::new(), agents: FakeAgents::new(cloud.clone()), cloud, snapshots, kept }
     }
 
     pub fn operator(&self, epoch: u64, stop: &CancellationToken, effects: Effects) -> Operator {
@@ -102,6 +108,7 @@ impl House {
             agents: Arc::new(self.agents.clone()),
             workloads: Arc::new(Inside(self.agents.workload.clone())),
             artifacts: index(),
+            snapshots: self.snapshots.clone(),
             profile: Profile::local(true),
             epoch,
             effects,
@@ -136,9 +143,14 @@ impl House {
 
     /// Waits until `holds`, and says what there is when it does not.
     pub async fn until(&self, what: &str, holds: impl Fn() -> bool) -> Duration {
+        self.within(8, what, holds).await
+    }
+
+    /// The same with more seconds of patience: etcd takes members in one after the other, five seconds apart.
+    pub async fn within(&self, seconds: u64, what: &str, holds: impl Fn() -> bool) -> Duration {
         let begin = Instant::now();
         while !holds() {
-            if begin.elapsed() > Duration::from_secs(8) {
+            if begin.elapsed() > Duration::from_secs(seconds) {
                 let cluster = self.api.get("slipway.dev/clusters", "demo").unwrap_or_default();
                 panic!(
                     "never came: {what}\nstatus {:#}\ncloud calls {:?}\nrequests {:?}",

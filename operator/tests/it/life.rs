@@ -13,7 +13,7 @@ fn quiet() -> Effects {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cluster_becomes_ready_then_nothing_is_written_and_deletion_leaves_nothing() {
-    let (house, stop) = (House::new(3), CancellationToken::new());
+    let (house, stop) = (House::new(), CancellationToken::new());
     let operator = house.operator(1, &stop, quiet());
     house.apply(3, Some(2));
     let requested = house.until("five instances", || house.cloud.all_instances().len() == 5).await;
@@ -57,7 +57,7 @@ async fn a_cluster_becomes_ready_then_nothing_is_written_and_deletion_leaves_not
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pools_grow_and_shrink_and_a_deleted_machine_is_replaced() {
-    let (house, stop) = (House::new(1), CancellationToken::new());
+    let (house, stop) = (House::new(), CancellationToken::new());
     let operator = house.operator(1, &stop, quiet());
     house.apply(1, Some(1));
     house.until("Ready", || house.condition("Ready") == "True").await;
@@ -77,7 +77,7 @@ async fn pools_grow_and_shrink_and_a_deleted_machine_is_replaced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_answers_make_no_second_machine() {
-    let (house, stop) = (House::new(1), CancellationToken::new());
+    let (house, stop) = (House::new(), CancellationToken::new());
     house.api.lose_answers(6);
     house.cloud.lose_answers(4);
     let operator = house.operator(1, &stop, quiet());
@@ -90,7 +90,7 @@ async fn lost_answers_make_no_second_machine() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_that_dies_again_and_again_still_ends_with_the_same_cluster() {
-    let (house, stop) = (House::new(1), CancellationToken::new());
+    let (house, stop) = (House::new(), CancellationToken::new());
     house.apply(1, Some(1));
     let mut lives = 0;
     while house.condition("Ready") != "True" {
@@ -106,7 +106,7 @@ async fn an_operator_that_dies_again_and_again_still_ends_with_the_same_cluster(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_control_plane_without_power_is_started_again() {
-    let (house, stop) = (House::new(1), CancellationToken::new());
+    let (house, stop) = (House::new(), CancellationToken::new());
     let operator = house.operator(1, &stop, quiet());
     house.apply(1, None);
     house.until("Ready", || house.condition("Ready") == "True").await;
@@ -120,7 +120,7 @@ async fn a_control_plane_without_power_is_started_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_claim_that_was_never_written_down_is_found_out_and_written_down() {
-    let (house, stop) = (House::new(1), CancellationToken::new());
+    let (house, stop) = (House::new(), CancellationToken::new());
     house.apply(1, None);
     // The first life ends before anything is claimed; what it leaves looks as if it had died between claim and record.
     let first = house.operator(1, &stop, quiet());
@@ -138,7 +138,7 @@ async fn a_claim_that_was_never_written_down_is_found_out_and_written_down() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scaled_pool_is_followed_where_the_cluster_leaves_its_size_out_and_put_back_where_it_does_not() {
-    let (house, stop) = (House::new(1), CancellationToken::new());
+    let (house, stop) = (House::new(), CancellationToken::new());
     let operator = house.operator(1, &stop, quiet());
     house.apply(1, Some(1));
     house.until("Ready", || house.condition("Ready") == "True").await;
@@ -157,7 +157,7 @@ async fn a_scaled_pool_is_followed_where_the_cluster_leaves_its_size_out_and_put
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_orphaned_cluster_keeps_its_machines_and_secrets_and_loses_its_records() {
-    let (house, stop) = (House::new(1), CancellationToken::new());
+    let (house, stop) = (House::new(), CancellationToken::new());
     let operator = house.operator(1, &stop, quiet());
     house.apply(1, Some(1));
     house.until("Ready", || house.condition("Ready") == "True").await;
@@ -172,7 +172,7 @@ async fn an_orphaned_cluster_keeps_its_machines_and_secrets_and_loses_its_record
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_spec_that_cannot_be_is_told_and_not_acted_on_and_heals() {
-    let (house, stop) = (House::new(1), CancellationToken::new());
+    let (house, stop) = (House::new(), CancellationToken::new());
     let operator = house.operator(1, &stop, quiet());
     // What admission refuses; a CRD of another release might not.
     house.api.put(

@@ -9,3 +9,7 @@ mod house;
 mod json_patch_lite;
 mod leader;
 mod life;
+mod plane;
+mod real_etcd;
+mod snapshots;
+mod validating_etcd;
