@@ -25,6 +25,14 @@ async fn a_cluster_becomes_ready_then_nothing_is_written_and_deletion_leaves_not
     assert_eq!(house.cloud.all_instances().len(), 5, "one instance per machine");
     assert_eq!(house.agents.claims(), 5);
     assert_eq!(house.agents.applies(), 5, "each machine is configured once");
+    let recorded = house.api.get("slipway.dev/clusters", "demo").unwrap()["status"]["recorded"].clone();
+    let founders: Vec<_> = machines.iter().filter(|m| m["spec"]["role"] == "ControlPlane").collect();
+    for founder in &founders {
+        let name = founder["metadata"]["name"].as_str().unwrap();
+        assert_eq!(recorded["founderAddresses"][name], founder["spec"]["instance"]["address"], "the others are told of it when it is gone");
+        assert_eq!(founder["spec"]["programs"][0]["name"], "slipway-ccm-local", "a new release must not restart it");
+    }
+    assert_eq!(founders.len(), 3);
     let secrets: Vec<String> = house.api.all("/secrets").iter().map(|s| s["metadata"]["name"].as_str().unwrap().to_owned()).collect();
     assert!(secrets.contains(&"demo-pki".to_owned()) && secrets.contains(&"demo-kubeconfig".to_owned()), "{secrets:?}");
     assert!(!secrets.iter().any(|s| s.ends_with("-bootstrap")), "tokens are dropped after the claim: {secrets:?}");
