@@ -8,6 +8,7 @@ mod faults;
 mod ha;
 mod lifecycle;
 mod side_by_side;
+mod snapshots;
 mod table;
 mod upgrade;
 mod workload;
