@@ -87,12 +87,15 @@ impl Scene {
 
     /// The way to its etcd.
     pub fn etcd(&self) -> Result<&EtcdDoor, EffectError> {
-        self.etcd.as_ref().ok_or_else(|| EffectError::Precondition(format!("etcd of {} is not founded yet, or not to be asked any more", self.key.name)))
+        self.etcd
+            .as_ref()
+            .ok_or_else(|| EffectError::Precondition(format!("etcd of {} is not founded yet, or not to be asked any more", self.key.name)))
     }
 
     /// Whether a machine, as it is recorded now, is known to run exactly that.
     pub fn is_settled(&self, machine: &MachineRecord) -> bool {
-        let same = |known: &SceneMachine| known.uid == machine.uid && known.versions == machine.versions && known.retiring == machine.retiring;
+        let same =
+            |known: &SceneMachine| known.uid == machine.uid && known.versions == machine.versions && known.retiring == machine.retiring;
         self.settled.contains(&machine.name) && self.machines.get(&machine.name).is_some_and(same)
     }
 
