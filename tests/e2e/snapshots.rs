@@ -1,4 +1,5 @@
-//! A snapshot that a person asks for: it holds what the cluster held, and outlives the cluster and the operator.
+//! A snapshot that a person asks for holds what the cluster held, and outlives the cluster and the operator. An upgrade takes one by itself, when nothing
+//! speaks against it any more; until then it has not begun, and can be taken back as long as it is not over.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -11,6 +12,51 @@ use std::time::Duration;
 #[test]
 fn a_snapshot_holds_what_the_cluster_held_and_outlives_it() {
     snapshot().unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+#[test]
+fn an_upgrade_waits_for_what_speaks_against_it_and_can_be_called_off() {
+    preflight().unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+fn preflight() -> Result<()> {
+    let plane = Plane::up()?;
+    let cluster = Cluster::create(&plane, "waits", &spec("v1.36.4", 1, 0))?;
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: { name: only, namespace: default, labels: { app: only } }\nspec:\n  tolerations: [{ operator: Exists }]\n  containers:\n  - { name: only, image: \"slipway.dev/test-client:1\", imagePullPolicy: Never, args: [sleep] }\n";
+    let budget = "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: { name: never, namespace: default }\nspec: { minAvailable: 1, selector: { matchLabels: { app: only } } }\n";
+    plane.apply_inside("waits", pod)?.must("kubectl apply")?;
+    plane.apply_inside("waits", budget)?.must("kubectl apply")?;
+    plane.inside("waits", &["wait", "pod/only", "--for=condition=Ready", "--timeout=60s"])?.must("kubectl wait")?;
+    let version = |v: &str| {
+        plane.kubectl(&["patch", "cluster", "waits", "--type=merge", &format!("--patch={}", json!({"spec": {"kubernetesVersion": v}}))])
+    };
+
+    version("v1.37.2")?.must("kubectl patch")?;
+    let told = |words: &str| {
+        let status = plane.object("cluster", "waits").map_err(|e| e.to_string())?.unwrap_or_default()["status"].clone();
+        if status.to_string().contains(words) { Ok(()) } else { Err(status["conditions"].to_string()) }
+    };
+    until("the budget to be named", Duration::from_secs(60), || told("PodDisruptionBudget default/never allows no disruption"))?;
+    ensure!(plane.object("etcdsnapshot", "waits-before-v1.37.2-1")?.is_none(), "a snapshot was taken of an upgrade that cannot begin");
+    println!("    what was not begun is taken back, and asked for again");
+    version("v1.36.4")?.must("kubectl patch")?;
+    version("v1.37.2")?.must("kubectl patch")?;
+
+    plane.inside("waits", &["delete", "pdb", "never"])?.must("kubectl delete")?;
+    until("the upgrade to begin", Duration::from_secs(60), || told("\"snapshot\":\"waits-before-v1.37.2-1\""))?;
+    let taken = plane.object("etcdsnapshot", "waits-before-v1.37.2-1")?.context("it began without a snapshot")?;
+    ensure!(taken["status"]["sha256"].is_string() && taken["metadata"]["labels"]["slipway.dev/cluster"] == "waits", "{taken}");
+    let refused = version("v1.35.8")?;
+    ensure!(
+        refused.code != 0 && refused.err.contains("but back to \"v1.36.4\", which the upgrade under way began with"),
+        "{}",
+        refused.err
+    );
+    version("v1.36.4")?.must("calling the upgrade off")?;
+    cluster.delete()?;
+    let traces = plane.down()?;
+    ensure!(traces.is_empty(), "left on the host after `slipway down`: {traces:#?}");
+    Ok(())
 }
 
 fn snapshot() -> Result<()> {
@@ -27,7 +73,10 @@ fn snapshot() -> Result<()> {
     let bytes = std::fs::read(&data)?;
     ensure!(bytes.windows(marker.len()).any(|w| w == marker.as_bytes()), "{} does not hold the marker", data.display());
     let told: Value = serde_json::from_slice(&std::fs::read(data.with_extension("json"))?)?;
-    ensure!(told["kubernetesVersion"] == "v1.36.4" && told["sha256"] == status["sha256"] && told["revision"] == status["revision"], "{told}");
+    ensure!(
+        told["kubernetesVersion"] == "v1.36.4" && told["sha256"] == status["sha256"] && told["revision"] == status["revision"],
+        "{told}"
+    );
 
     println!("    an operator that comes anew takes another and leaves the first as it is");
     let operator = plane.process_of("management-cp-0", "slipway-operator")?;
@@ -46,7 +95,8 @@ fn snapshot() -> Result<()> {
 
 /// Asks for one as a person does; its status when it is complete.
 fn taken(plane: &Plane, name: &str) -> Result<Value> {
-    let object = json!({"apiVersion": "slipway.dev/v1alpha1", "kind": "EtcdSnapshot", "metadata": {"name": name}, "spec": {"cluster": "kept"}});
+    let object =
+        json!({"apiVersion": "slipway.dev/v1alpha1", "kind": "EtcdSnapshot", "metadata": {"name": name}, "spec": {"cluster": "kept"}});
     plane.apply(&object.to_string())?.must("kubectl apply")?;
     until(&format!("EtcdSnapshot {name} to be complete"), Duration::from_secs(60), || {
         let object = plane.object("etcdsnapshot", name).map_err(|e| e.to_string())?.unwrap_or_default();

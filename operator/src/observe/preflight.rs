@@ -17,8 +17,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-/// Between two looks, while something speaks against the upgrade: whoever mends it wants to see it.
+/// Between two looks: whoever mends what speaks against the upgrade wants to see it.
 const AGAIN: Duration = Duration::from_secs(5);
+/// Between two looks when the upgrade has not begun for [`PATIENT`] looks: a window may be days away.
+const AGAIN_LATER: Duration = Duration::from_secs(60);
+/// Five minutes.
+const PATIENT: u32 = 60;
 /// One API server's metrics are some megabytes.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Gauge of requests for deprecated APIs since the API server started.
@@ -67,12 +71,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 async fn look(to: MachineVersions, servers: BTreeMap<MachineName, Client>, cluster: Client, found: Found, bell: Arc<Bell>) {
-    loop {
+    for looks in 0_u32.. {
         let answer = ask(&to, &servers, &cluster).await;
         if note(&found, answer) {
             bell.fact();
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(if looks < PATIENT { AGAIN } else { AGAIN_LATER }).await;
     }
 }
 

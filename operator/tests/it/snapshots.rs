@@ -90,7 +90,8 @@ async fn an_upgrade_begins_when_nothing_speaks_against_it_and_its_snapshot_is_co
 
     house.agents.workload.set_metrics("");
     house.within(20, "the snapshot", || complete(&house, "demo-before-v1.37.2-1").0 == "True").await;
-    let label = house.api.get("slipway.dev/etcdsnapshots", "demo-before-v1.37.2-1").unwrap()["metadata"]["labels"]["slipway.dev/cluster"].clone();
+    let label =
+        house.api.get("slipway.dev/etcdsnapshots", "demo-before-v1.37.2-1").unwrap()["metadata"]["labels"]["slipway.dev/cluster"].clone();
     assert_eq!(label, "demo");
     house.until("the upgrade is recorded", || told("\"snapshot\":\"demo-before-v1.37.2-1\"")).await;
     let asked = house.agents.workload.metrics_asked();
