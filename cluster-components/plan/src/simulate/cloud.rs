@@ -2,9 +2,7 @@
 
 use super::{Refused, check, etcd_now, record};
 use crate::happenings::silence;
-use crate::{
-    Action, CloudFacts, Endpoint, EtcdFacts, Fact, InstanceFacts, InstanceState, LoadBalancerFacts, Observed, may_be_deleted,
-};
+use crate::{Action, CloudFacts, Endpoint, EtcdFacts, Fact, InstanceFacts, InstanceState, LoadBalancerFacts, Observed, may_be_deleted};
 use jiff::Timestamp;
 use slipway_model::{ClusterSpec, MachineName};
 use std::net::Ipv4Addr;

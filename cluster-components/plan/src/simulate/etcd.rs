@@ -8,8 +8,8 @@ use super::render::{again, has_retired, keeps_etcd, running, state};
 use super::{Refused, check, record, record_mut, works};
 use crate::quorum::{is_of, quorum};
 use crate::{
-    Action, AgentFacts, AgentState, EtcdFacts, Fact, JoinRecord, MachineRecord, MemberFacts, MemberId, MemberStatus, Observed, PROBE_API_SERVER,
-    PROBE_ETCD, ProbeFacts, SnapshotFacts,
+    Action, AgentFacts, AgentState, EtcdFacts, Fact, JoinRecord, MachineRecord, MemberFacts, MemberId, MemberStatus, Observed,
+    PROBE_API_SERVER, PROBE_ETCD, ProbeFacts, SnapshotFacts,
 };
 use jiff::Timestamp;
 use slipway_model::MachineName;
@@ -122,8 +122,11 @@ pub(crate) fn follow(world: &mut Observed, now: Timestamp) {
         return;
     }
     let runs = |name: &MachineName| works(world, name) && state(world, name).is_some_and(keeps_etcd);
-    let running_members: Vec<(MachineName, Option<MemberId>)> =
-        machines.iter().filter(|m| m.is_control_plane() && runs(&m.name)).map(|m| (m.name.clone(), m.join.as_ref().map(|j| j.member))).collect();
+    let running_members: Vec<(MachineName, Option<MemberId>)> = machines
+        .iter()
+        .filter(|m| m.is_control_plane() && runs(&m.name))
+        .map(|m| (m.name.clone(), m.join.as_ref().map(|j| j.member)))
+        .collect();
     // A machine whose record is gone runs on.
     let strays = world.agents.keys().filter(|n| record(world, n).is_none() && runs(n)).map(|n| (n.clone(), None));
     let up: Vec<(MachineName, Option<MemberId>)> = running_members.into_iter().chain(strays).collect();
@@ -192,7 +195,8 @@ fn probes(world: &mut Observed, now: Timestamp) {
         .iter()
         .filter(|(name, agent)| agent.heard().is_some_and(|s| s.accepted.is_some()) && is_plane(world, name))
         .map(|(name, agent)| {
-            let answers = world.etcd.known().is_some_and(|e| e.members.iter().any(|m| m.name == name.as_str() && m.status.known().is_some()));
+            let answers =
+                world.etcd.known().is_some_and(|e| e.members.iter().any(|m| m.name == name.as_str() && m.status.known().is_some()));
             (name.clone(), quorate && answers, serves_api(world, name), agent.heard().is_some_and(has_retired))
         })
         .collect();

@@ -43,7 +43,13 @@ pub(super) fn state<'w>(world: &'w Observed, machine: &MachineName) -> Option<&'
 pub(super) fn keeps_etcd(state: &AgentState) -> bool {
     let others = ["kube-apiserver ", "controllers ", "kubelet ", "containerd ", "retiring"];
     let of_etcd = |digest: &PlanDigest| -> Vec<String> {
-        digest.0.split(", ").map(|p| p.rsplit(": ").next().unwrap_or(p)).filter(|p| !others.iter().any(|o| p.starts_with(o))).map(str::to_owned).collect()
+        digest
+            .0
+            .split(", ")
+            .map(|p| p.rsplit(": ").next().unwrap_or(p))
+            .filter(|p| !others.iter().any(|o| p.starts_with(o)))
+            .map(str::to_owned)
+            .collect()
     };
     match (&state.applied, &state.accepted) {
         (Some(applied), Some(accepted)) => applied == accepted || of_etcd(applied) == of_etcd(accepted),

@@ -112,9 +112,11 @@ fn changes(moved: &Moved<'_>) -> Option<&'static str> {
     match moved.action {
         Action::SetVersions { machine, from, to, .. } => {
             let plane = record(before, machine).is_some_and(MachineRecord::is_control_plane);
-            let safe = before.cluster.upgrade.as_ref().is_some_and(|u| {
-                before.snapshots.known().unwrap().iter().any(|s| s.name == u.snapshot && s.completed.is_some())
-            });
+            let safe = before
+                .cluster
+                .upgrade
+                .as_ref()
+                .is_some_and(|u| before.snapshots.known().unwrap().iter().any(|s| s.name == u.snapshot && s.completed.is_some()));
             if plane && !safe {
                 return Some("nothing is upgraded before a snapshot is complete and the upgrade recorded");
             }

@@ -65,7 +65,8 @@ fn one_founding(world: &Observed) -> Option<&'static str> {
         }
         _ => false,
     };
-    let stranger = |m: &MachineRecord| m.is_control_plane() && told(&m.name) && !world.cluster.founders.contains(&m.name) && m.join.is_none();
+    let stranger =
+        |m: &MachineRecord| m.is_control_plane() && told(&m.name) && !world.cluster.founders.contains(&m.name) && m.join.is_none();
     records(world).iter().any(stranger).then_some("one founding set at a time, and nobody else unasked")
 }
 
@@ -84,7 +85,13 @@ fn membership(world: &Observed) -> Option<&'static str> {
 /// What runs goes together at every moment: what was made real, what is being made real, and every mixture of the two.
 fn skew(world: &Observed) -> Option<&'static str> {
     let runs = |name: &MachineName| {
-        world.cloud.known().unwrap().instances.iter().any(|i| i.machine == *name && i.state == InstanceState::Running && i.trouble.is_none())
+        world
+            .cloud
+            .known()
+            .unwrap()
+            .instances
+            .iter()
+            .any(|i| i.machine == *name && i.state == InstanceState::Running && i.trouble.is_none())
     };
     let running = |m: &MachineRecord| Running { machine: m.name.clone(), versions: what_runs(world, &m.name).into_iter().collect() };
     let all: Vec<Running> = records(world).iter().filter(|m| runs(&m.name)).map(running).collect();

@@ -416,7 +416,13 @@ fn note(world: &Observed, used: &mut BTreeMap<String, u32>) {
 }
 
 /// Carries actions out, and says which invariant one of them breaks.
-fn carry_out(spec: &ClusterSpec, world: &mut Observed, used: &BTreeMap<String, u32>, actions: &[Action], fresh: bool) -> Option<&'static str> {
+fn carry_out(
+    spec: &ClusterSpec,
+    world: &mut Observed,
+    used: &BTreeMap<String, u32>,
+    actions: &[Action],
+    fresh: bool,
+) -> Option<&'static str> {
     let mut broken = None;
     for action in actions {
         let before = world.clone();

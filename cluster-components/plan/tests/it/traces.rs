@@ -1,11 +1,13 @@
 //! Long random lives, shrunk to the shortest that breaks something. `SLIPWAY_TEST_FULL=1` makes more and longer ones.
 
-use crate::build::{nothing, revised, spec, upgraded};
+use crate::build::{complete, nothing, now, revised, spec, upgraded};
+use crate::faults::{self, Budget, Loss, NONE};
 use crate::invariants::{always, refused};
-use crate::faults::{Budget, Loss};
 use crate::life::{Grain, Life, Moment, Step, thorough};
+use crate::time::aged;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
+use slipway_plan::Observed;
 
 /// Everything may go wrong, several times; the user changes their mind all the time.
 fn life() -> Life {
@@ -19,27 +21,16 @@ fn life() -> Life {
         revised(upgraded(spec(3, 2))),
         revised(upgraded(spec(1, 1))),
     ];
-    let budget = Budget {
-        crashes: 40,
-        lags: 3,
-        late: 3,
-        losses: 4,
-        replaced: 4,
-        deletions: 0,
-        silences: 4,
-        lies: 3,
-        slow: 10,
-        failing: 2,
-    };
+    let budget = Budget { crashes: 40, lags: 3, late: 3, losses: 4, replaced: 4, deletions: 0, silences: 4, lies: 3, slow: 10, failing: 2 };
     Life::new(specs, nothing(), Grain::Fine, budget).losing(&[Loss::Vanishes, Loss::Stops, Loss::Hangs, Loss::Forgets])
 }
 
 fn cases() -> u32 {
-    if thorough() { 30 } else { 10 }
+    if thorough() { 30 } else { 20 }
 }
 
 fn length() -> usize {
-    if thorough() { 3000 } else { 200 }
+    if thorough() { 3000 } else { 300 }
 }
 
 /// Walks a life as the choices say, to where it ends or something breaks.
@@ -92,7 +83,74 @@ proptest! {
             }
             let path = life.converges(&moment, |_| false);
             prop_assert!(path.is_ok(), "{} after\n{}", path.unwrap_err(), life.told(&way));
-            prop_assert!(path.unwrap().last().is_some_and(slipway_plan::Observed::is_over));
+            prop_assert!(path.unwrap().last().is_some_and(Observed::is_over));
         }
     }
+}
+
+// === what exploration found, as short as it gets ===
+
+/// Does what can be done, step by step and without faults, until `there`; and nothing may break on the way.
+fn until(life: &Life, mut moment: Moment, there: impl Fn(&Observed) -> bool) -> Moment {
+    for _ in 0..400 {
+        if there(&moment.truth.world) {
+            return moment;
+        }
+        let steps = life.steps(&moment);
+        let next = [Step::Pass, Step::WorldMoves, Step::TimePasses].into_iter().find(|s| steps.contains(s));
+        moment = life.after(&moment, &next.expect("something can be done"));
+        let broken = moment.broken.or_else(|| always(life.spec(&moment), &moment.truth.world));
+        assert_eq!(broken, None, "{:#?}", life.spec(&moment).control_plane);
+    }
+    panic!("it never came to that");
+}
+
+fn state<'w>(world: &'w Observed, machine: &str) -> &'w slipway_plan::AgentState {
+    world.agents[&machine.parse().unwrap()].heard().unwrap()
+}
+
+#[test]
+fn one_that_was_told_before_another_was_lost_is_not_restarted_as_one_of_two() {
+    let specs = vec![spec(3, 0), upgraded(spec(3, 0))];
+    let life = Life::new(specs, complete(&spec(3, 0)), Grain::Coarse, Budget { losses: 1, ..NONE });
+    let told = |world: &Observed| {
+        let name = "demo-cp-0".parse().unwrap();
+        state(world, "demo-cp-0").accepted.as_ref() != world.wanted.get(&name)
+    };
+    let moment = until(&life, life.after(&life.first(), &Step::Edit), told);
+    let moment = life.after(&moment, &Step::Lost("i-uid-of-demo-cp-2".into(), Loss::Vanishes));
+    until(&life, moment, |world| {
+        let voters = world.etcd.known().unwrap().voters().filter(|m| m.status.known().is_some()).count();
+        world.cluster.upgrade.is_none() && voters == 3
+    });
+}
+
+#[test]
+fn a_learner_that_hangs_before_its_node_came_is_replaced() {
+    let budget = Budget { losses: 1, replaced: 1, ..NONE };
+    let life = Life::new(vec![spec(1, 0)], complete(&spec(1, 0)), Grain::Coarse, budget).losing(&[Loss::Hangs]);
+    let moment = life.after(&life.first(), &Step::UserDeletes("demo-cp-0".parse().unwrap()));
+    let started = |world: &Observed| world.etcd.known().unwrap().members.iter().any(|m| m.learner && !m.name.is_empty());
+    let moment = until(&life, moment, started);
+    let moment = life.after(&moment, &Step::Lost("i-uid-of-demo-cp-1".into(), Loss::Hangs));
+    life.converges(&moment, |_| false).unwrap();
+}
+
+#[test]
+fn one_whose_member_was_removed_behind_its_back_is_emptied_before_it_goes() {
+    let mut world = complete(&spec(3, 0));
+    world.etcd.known_mut().unwrap().members.retain(|m| m.name != "demo-cp-1");
+    slipway_plan::world_follows(&mut world, now());
+    let life = Life::new(vec![spec(3, 0)], world, Grain::Coarse, NONE);
+    life.converges(&life.first(), |_| false).unwrap();
+}
+
+#[test]
+fn a_member_that_answers_proves_that_its_machine_lives_whatever_else_is_silent() {
+    let spec = spec(3, 0);
+    let mut world = complete(&spec);
+    faults::falls_silent(&mut world, &"demo-cp-1".parse().unwrap());
+    world.nodes.known_mut().unwrap().iter_mut().for_each(|n| n.ready = n.name != "demo-cp-1");
+    let plan = slipway_plan::plan(&spec, &slipway_plan::seen(&aged(&world)), now());
+    assert_eq!(plan.actions, []);
 }
