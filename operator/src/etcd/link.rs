@@ -189,7 +189,8 @@ async fn see(open: &mut Open, hosts: &BTreeMap<MachineName, MemberHost>, identit
     open.members.retain(|machine, _| hosts.contains_key(machine));
     open.turn = open.turn.wrapping_add(1);
     let (known, turn) = (open.members.clone(), open.turn);
-    let asked = join_all(hosts.keys().map(async |machine| (machine.clone(), ask(machine, known.get(machine), hosts, identity, turn).await))).await;
+    let asked =
+        join_all(hosts.keys().map(async |machine| (machine.clone(), ask(machine, known.get(machine), hosts, identity, turn).await))).await;
     let mut reports = Reports::new();
     open.members.clear();
     for (machine, answer) in asked {
@@ -208,7 +209,8 @@ async fn see(open: &mut Open, hosts: &BTreeMap<MachineName, MemberHost>, identit
         match member.members().await {
             Ok(list) => {
                 let facts = survey::facts(&list, &reports, &mut open.since, clock::now()).map_err(EtcdError::NoQuorum)?;
-                let by_id = |(machine, member): (&MachineName, &Arc<dyn Etcd>)| Some((reports.get(machine)?.as_ref().ok()?.id, member.clone()));
+                let by_id =
+                    |(machine, member): (&MachineName, &Arc<dyn Etcd>)| Some((reports.get(machine)?.as_ref().ok()?.id, member.clone()));
                 return Ok(Look { facts, members: open.members.iter().filter_map(by_id).collect() });
             }
             Err(error) => why = error.to_string(),
@@ -244,10 +246,11 @@ async fn reach(
 ) -> Result<Arc<dyn Etcd>, EtcdError> {
     let silent = |why: String| EtcdError::Silent { machine: machine.clone(), why };
     let Some(host) = hosts.get(machine) else { return Err(silent("it has no machine".to_owned())) };
-    let through = async |agent: &Arc<dyn Agent>, target: String| match tokio::time::timeout(PATIENCE, agent.etcd(&target, machine, identity)).await {
-        Ok(member) => member,
-        Err(_) => Err(silent(format!("no way to {target} within {PATIENCE:?}"))),
-    };
+    let through =
+        async |agent: &Arc<dyn Agent>, target: String| match tokio::time::timeout(PATIENCE, agent.etcd(&target, machine, identity)).await {
+            Ok(member) => member,
+            Err(_) => Err(silent(format!("no way to {target} within {PATIENCE:?}"))),
+        };
     if let Some(agent) = &host.agent {
         return through(agent, format!("127.0.0.1:{CLIENT_PORT}")).await;
     }

@@ -93,7 +93,8 @@ fn silence(listed: &Listed, reports: &Reports) -> String {
 
 fn peer(listed: &Listed) -> Result<Ipv4Addr, String> {
     let address = listed.peer_urls.first().and_then(|url| url.strip_prefix("https://")?.rsplit_once(':')?.0.parse().ok());
-    address.ok_or_else(|| format!("member {} ({}) has peers at {:?}, which is no address of ours", listed.id, listed.name, listed.peer_urls))
+    address
+        .ok_or_else(|| format!("member {} ({}) has peers at {:?}, which is no address of ours", listed.id, listed.name, listed.peer_urls))
 }
 
 /// `memberID:1234 alarm:NOSPACE `, as a status tells it: asking for alarms would go through etcd's log each time.

@@ -53,7 +53,9 @@ fn may_be_added(facts: &EtcdFacts, record: &MachineRecord, address: Ipv4Addr) ->
         return Err(format!("etcd has had a member {} that started: its machine lost its data", record.name));
     }
     let left = facts.members.iter().find(|m| m.peer == address && m.name.is_empty() && m.learner);
-    if let Some(other) = facts.members.iter().find(|m| Some(m.id) != left.map(|l| l.id) && (m.learner || m.name.is_empty() || m.peer == address)) {
+    if let Some(other) =
+        facts.members.iter().find(|m| Some(m.id) != left.map(|l| l.id) && (m.learner || m.name.is_empty() || m.peer == address))
+    {
         return Err(format!("member {} ({}, {}) joins or stands where {} is to stand", other.id, other.name, other.peer, record.name));
     }
     match facts.voters().find(|m| m.status.known().is_none()) {
@@ -131,7 +133,12 @@ fn may_be_removed(facts: &EtcdFacts, member: &MemberFacts) -> Result<(), String>
     let answering = others.iter().filter(|m| m.status.known().is_some()).count();
     let needed = others.len() / 2 + 1;
     if answering < needed {
-        return Err(format!("without etcd member {} ({}) {answering} of {} would answer, and {needed} have to", member.id, member.name, others.len()));
+        return Err(format!(
+            "without etcd member {} ({}) {answering} of {} would answer, and {needed} have to",
+            member.id,
+            member.name,
+            others.len()
+        ));
     }
     Ok(())
 }
@@ -160,13 +167,8 @@ mod tests {
     use slipway_plan::{Fact, MemberStatus};
 
     fn member(n: u64, answers: bool, leader: bool) -> MemberFacts {
-        let status = MemberStatus {
-            version: "v3.6.14".parse().unwrap(),
-            leader,
-            in_sync: true,
-            healthy_since: Timestamp::UNIX_EPOCH,
-            db_bytes: 1,
-        };
+        let status =
+            MemberStatus { version: "v3.6.14".parse().unwrap(), leader, in_sync: true, healthy_since: Timestamp::UNIX_EPOCH, db_bytes: 1 };
         MemberFacts {
             id: MemberId(n),
             name: format!("demo-cp-{n}"),

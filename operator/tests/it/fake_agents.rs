@@ -97,7 +97,8 @@ impl FakeAgents {
         held.snapshots += 1;
         let spoilt = if held.spoilt.is_empty() { None } else { Some(held.spoilt.remove(0)) };
         let sent = if spoilt == Some(Spoilt::Altered) { text.to_uppercase() } else { text.clone() };
-        let mut pieces: Vec<_> = sent.into_bytes().chunks(7).map(|c| Ok(v1::EtcdSnapshotPiece { data: c.to_vec(), summary: None })).collect();
+        let mut pieces: Vec<_> =
+            sent.into_bytes().chunks(7).map(|c| Ok(v1::EtcdSnapshotPiece { data: c.to_vec(), summary: None })).collect();
         let sha256 = hex::encode(sha2::Sha256::digest(&text));
         let (bytes, etcd_version) = (text.len() as u64, "v3.6.14".to_owned());
         let summary = v1::EtcdSnapshotSummary { sha256, bytes, revision: 42, keys: 3, hash: 1, etcd_version };

@@ -1,9 +1,9 @@
 //! The client against real members of etcd, on loopback addresses of their own with the ports they have in production.
 
+use secrecy::ExposeSecret;
 use slipway_model::MachineName;
 use slipway_operator::etcd::{Etcd, EtcdError, EtcdIdentity, GrpcEtcd};
 use slipway_pki::{ClusterPki, Identity, Leaf};
-use secrecy::ExposeSecret;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,8 @@ fn program() -> PathBuf {
     let store = std::env::var_os("SLIPWAY_STORE").map(PathBuf::from);
     let store = store.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/slipway/store")));
     let found = store.and_then(|store| {
-        let mut entries: Vec<PathBuf> = fs::read_dir(store.join("index/etcd")).ok()?.flatten().map(|v| v.path().join("etcd.json")).collect();
+        let mut entries: Vec<PathBuf> =
+            fs::read_dir(store.join("index/etcd")).ok()?.flatten().map(|v| v.path().join("etcd.json")).collect();
         entries.sort();
         let entry: serde_json::Value = serde_json::from_str(&fs::read_to_string(entries.first()?).ok()?).ok()?;
         Some(store.join("sha256").join(entry.get("sha256")?.as_str()?).join("etcd")).filter(|p| p.exists())

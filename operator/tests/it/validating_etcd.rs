@@ -128,7 +128,11 @@ impl ValidatingEtcd {
     /// A machine's etcd ends, or runs again with the data it had.
     pub fn power(&self, machine: &str, runs: bool) {
         let mut world = self.0.lock().unwrap();
-        if runs { world.down.remove(machine) } else { world.down.insert(machine.to_owned()) };
+        if runs {
+            world.down.remove(machine)
+        } else {
+            world.down.insert(machine.to_owned())
+        };
         world.elect();
     }
 
@@ -261,7 +265,7 @@ impl Etcd for Door {
                 return Err(self.refused("too many learner members in cluster"));
             }
             let voters = world.voters().count();
-            if voters > 1 && world.voters().filter(|m| world.steady(m)).count() < (voters + 1) / 2 + 1 {
+            if voters > 1 && world.voters().filter(|m| world.steady(m)).count() < voters.div_ceil(2) + 1 {
                 return Err(self.silent("etcdserver: unhealthy cluster"));
             }
             Ok(world.add("", peer_url, true))
