@@ -69,7 +69,7 @@ pub enum Command {
     Down(Down),
     /// Check that this host can be a local cloud. Changes nothing.
     Doctor(Doctor),
-    /// List clusters, pools or machines.
+    /// List clusters, pools, machines or snapshots.
     Get(Get),
     /// Show a cluster as a tree: pools, machines, units, and the reason of every wait.
     Describe(Describe),
@@ -169,6 +169,9 @@ pub enum Kind {
     /// Machines.
     #[value(alias = "machine", alias = "ma")]
     Machines,
+    /// Snapshots of etcd.
+    #[value(alias = "snapshot", alias = "etcdsnapshot", alias = "etcdsnapshots", alias = "es")]
+    Snapshots,
 }
 
 /// `slipway get`

@@ -9,7 +9,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use slipway_crds::{Cluster, Machine, NodePool, Wait};
+use slipway_crds::{Cluster, ClusterStatus, Machine, NodePool, Versions, Wait};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -143,7 +143,7 @@ fn view(cluster: &Cluster, pools: &[Arc<NodePool>], machines: &[Arc<Machine>]) -
     records.sort_by_key(|m| m.spec.ordinal);
     let of_pool = |pool: &str| {
         let in_pool = records.iter().filter(|m| m.spec.pool == pool);
-        in_pool.map(|m| machine(m, &status.waits)).collect::<Vec<_>>()
+        in_pool.map(|m| machine(m, &status)).collect::<Vec<_>>()
     };
     let control_plane =
         PoolView { name: "cp".to_owned(), wanted: Some(i64::from(cluster.spec.control_plane.replicas)), machines: of_pool("cp") };
@@ -171,16 +171,17 @@ fn view(cluster: &Cluster, pools: &[Arc<NodePool>], machines: &[Arc<Machine>]) -
         current: status.observed_generation == cluster.metadata.generation,
         conditions: conditions(&status.conditions),
         pools: all,
+        decisions: status.decisions,
     }
 }
 
-fn machine(machine: &Machine, of_cluster: &[Wait]) -> MachineView {
+fn machine(machine: &Machine, cluster: &ClusterStatus) -> MachineView {
     let name = machine.name_any();
     let status = machine.status.clone().unwrap_or_default();
     let condition = status.conditions.iter().find(|c| c.type_ == "Ready");
     let ready = condition.is_some_and(|c| c.status == "True");
     let stage = |name: &str| status.stages.iter().find(|s| s.name == name).map(|s| s.at);
-    let wait = status.waits.first().or_else(|| of_cluster.iter().find(|w| w.machine.as_deref() == Some(name.as_str())));
+    let wait = status.waits.first().or_else(|| cluster.waits.iter().find(|w| w.machine.as_deref() == Some(name.as_str())));
     let mut stages: Vec<StageView> = status.stages.iter().map(|s| StageView { name: s.name.clone(), at: s.at }).collect();
     if let Some(created) = time(machine.metadata.creation_timestamp.as_ref())
         && !stages.iter().any(|s| s.name == "created" || s.name == "recorded")
@@ -189,6 +190,8 @@ fn machine(machine: &Machine, of_cluster: &[Wait]) -> MachineView {
     }
     MachineView {
         address: address(machine),
+        version: version(&machine.spec.versions),
+        etcd: cluster.etcd_members.iter().find(|m| m.machine == name).map(|m| m.role.to_lowercase()),
         ready,
         deleting: machine.metadata.deletion_timestamp.is_some(),
         created: time(machine.metadata.creation_timestamp.as_ref()),
@@ -200,6 +203,14 @@ fn machine(machine: &Machine, of_cluster: &[Wait]) -> MachineView {
         stages,
         units: units(&status),
         name,
+    }
+}
+
+/// The kubelet's version, and the API server's where an upgrade is between the two.
+fn version(versions: &Versions) -> String {
+    match versions.api_server.as_ref().filter(|api| **api != versions.kubelet) {
+        Some(api) => format!("{} (API server {api})", versions.kubelet),
+        None => versions.kubelet.clone(),
     }
 }
 

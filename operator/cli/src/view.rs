@@ -11,6 +11,7 @@
 
 use jiff::Timestamp;
 use serde::Serialize;
+use slipway_crds::Decision;
 
 /// A cluster with everything below it.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -36,6 +37,9 @@ pub struct ClusterView {
     pub conditions: Vec<ConditionView>,
     /// Control plane first.
     pub pools: Vec<PoolView>,
+    /// Why things were done, the latest last.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
 }
 
 /// A condition.
@@ -78,6 +82,12 @@ pub struct MachineView {
     /// Its address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
+    /// What it runs: its kubelet's version, and the API server's where that is another.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// What its etcd member is, in lower case, where it has one: leader, follower, learner, silent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub etcd: Option<String>,
     /// Its Node is Ready and every unit does its work.
     pub ready: bool,
     /// Whether it is being deleted.
@@ -258,7 +268,9 @@ fn machines(lines: &mut Vec<String>, pool: &PoolView, stem: &str, width: usize, 
         } else {
             with_time(machine.state(), machine.wait.as_ref().and_then(|w| w.since).or(machine.created), now)
         };
-        let parts = [format!("{:<width$}", machine.name), machine.address.clone().unwrap_or_default(), state];
+        // Progress has no room for what changes seldom.
+        let more = if detail == Detail::Units { about(machine) } else { String::new() };
+        let parts = [format!("{:<width$}", machine.name), machine.address.clone().unwrap_or_default(), more, state];
         lines.push(format!("{stem}{branch} {}", join(&parts)));
         if detail == Detail::Units {
             let name_width = machine.units.iter().map(|u| u.name.len()).max().unwrap_or(0);
@@ -268,6 +280,12 @@ fn machines(lines: &mut Vec<String>, pool: &PoolView, stem: &str, width: usize, 
             }
         }
     }
+}
+
+/// Versions, and the role in etcd.
+fn about(machine: &MachineView) -> String {
+    let role = machine.etcd.as_ref().map(|role| format!("etcd {role}")).unwrap_or_default();
+    join(&[machine.version.clone(), role])
 }
 
 fn unit_state(unit: &UnitView, now: Timestamp) -> String {
@@ -312,6 +330,10 @@ fn join(parts: &[String]) -> String {
 /// What changed between two looks, a line each, without times: for output that is no terminal.
 pub fn changes(before: Option<&ClusterView>, after: &ClusterView) -> Vec<String> {
     let mut lines = Vec::new();
+    if let Some(before) = before {
+        // A step tells itself; its reason is `slipway explain`'s.
+        lines.extend(after.decisions.iter().filter(|d| !before.decisions.contains(d)).map(|d| format!("{}: {}", after.name, d.what)));
+    }
     if before.is_none_or(|b| b.summary() != after.summary() || b.name != after.name) {
         lines.push(format!("{}: {}", after.name, after.summary()));
     }

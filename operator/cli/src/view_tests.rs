@@ -22,6 +22,7 @@ pub(crate) fn example() -> ClusterView {
         created: Some(at(0)),
         deleting: false,
         current: true,
+        decisions: vec![],
         conditions: vec![
             ConditionView {
                 kind: "Ready".into(),
@@ -113,4 +114,23 @@ fn ready_of_an_old_spec_is_not_ready() {
     assert!(view.is_ready());
     view.current = false;
     assert!(!view.is_ready());
+}
+
+#[test]
+fn a_step_is_news_once() {
+    let decision =
+        slipway_crds::Decision { at: at(9_000), what: "exchange etcd on demo-cp-0".into(), machine: None, because: "its turn".into() };
+    let before = example();
+    let after = ClusterView { decisions: vec![decision], ..example() };
+    assert_eq!(changes(Some(&before), &after), ["demo: exchange etcd on demo-cp-0"]);
+    assert!(changes(Some(&after), &after).is_empty());
+}
+
+#[test]
+fn describe_tells_versions_and_etcd_roles() {
+    let mut view = example();
+    view.pools[0].machines[0].version = "v1.36.4 (API server v1.37.2)".into();
+    view.pools[0].machines[0].etcd = Some("leader".into());
+    let text = tree(&view, at(10_000), Detail::Units).join("\n");
+    assert!(text.contains("198.18.1.10  v1.36.4 (API server v1.37.2)  etcd leader  ready for"), "{text}");
 }

@@ -8,10 +8,11 @@ use crate::output::{age, print, table};
 use crate::view::{ClusterView, MachineView, PoolView};
 use anyhow::Result;
 use jiff::Timestamp;
-use kube::Api;
 use kube::api::{DynamicObject, ListParams};
 use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Api, ResourceExt};
 use serde_json::json;
+use slipway_crds::EtcdSnapshot;
 use std::time::Duration;
 
 /// Runs the command.
@@ -49,6 +50,16 @@ pub async fn run(global: &Global, args: &Get) -> Result<Outcome> {
             let rows: Vec<_> = machines.filter(|(_, m)| wanted(&m.name)).map(|(c, m)| machine_row(c, m, since(m.created))).collect();
             (table(["NAMESPACE", "NAME", "CLUSTER", "ADDRESS", "READY", "AGE", "STATE"], rows.clone()), rows.len())
         }
+        Kind::Snapshots => {
+            let api: Api<EtcdSnapshot> = match &namespace {
+                Some(namespace) => Api::namespaced(management.client.clone(), namespace),
+                None => Api::all(management.client.clone()),
+            };
+            let list = asked("listing EtcdSnapshots", Duration::from_secs(10), api.list(&ListParams::default())).await?;
+            let of = |s: &&EtcdSnapshot| args.cluster.as_deref().is_none_or(|n| n == s.spec.cluster) && wanted(&s.name_any());
+            let rows: Vec<_> = list.items.iter().filter(of).map(|s| snapshot_row(s, since(s.creation_timestamp().map(|t| t.0)))).collect();
+            (table(["NAMESPACE", "NAME", "CLUSTER", "COMPLETE", "BYTES", "REVISION", "AGE"], rows.clone()), rows.len())
+        }
     };
     if found == 0 {
         let place = namespace.map_or_else(|| "any namespace".to_owned(), |n| format!("namespace {n} (-A looks into all)"));
@@ -70,6 +81,7 @@ async fn objects(global: &Global, args: &Get, management: &Management, namespace
         Kind::Clusters => "Cluster",
         Kind::Pools => "NodePool",
         Kind::Machines => "Machine",
+        Kind::Snapshots => "EtcdSnapshot",
     };
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("slipway.dev", "v1alpha1", kind));
     let api: Api<DynamicObject> = match namespace {
@@ -118,6 +130,21 @@ fn cluster_row(c: &ClusterView, age: String) -> [String; 9] {
         is_ready,
         age,
         c.summary(),
+    ]
+}
+
+fn snapshot_row(snapshot: &EtcdSnapshot, age: String) -> [String; 7] {
+    let status = snapshot.status.clone().unwrap_or_default();
+    let complete = status.conditions.iter().find(|c| c.type_ == "Complete").map_or("Unknown", |c| c.status.as_str()).to_owned();
+    let number = |n: Option<i64>| n.map(|n| n.to_string()).unwrap_or_default();
+    [
+        snapshot.namespace().unwrap_or_default(),
+        snapshot.name_any(),
+        snapshot.spec.cluster.clone(),
+        complete,
+        number(status.bytes),
+        number(status.revision),
+        age,
     ]
 }
 
