@@ -150,8 +150,8 @@ pub enum Action {
     },
     /// Removes a member. Safe to repeat: "not found" is success.
     /// Check at the target, by a linearizable member list and statuses read now: the voters that answer, this one left out, are a quorum of the voters
-    /// that remain; and if it answers, it does not lead. Where it has no machine: no Machine read now (quorum read) is its, by name, by recorded join or, if
-    /// it has never started, by address.
+    /// that remain; and if it answers, it does not lead. No other Machine that stays is its, by name, by recorded join or, if it has never
+    /// started, by address (read now: an old view may take it for the member of a machine that is gone and had that address).
     RemoveMember {
         /// On which machine it is, or was.
         machine: Option<MachineName>,

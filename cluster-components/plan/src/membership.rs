@@ -104,8 +104,9 @@ fn strangers(draft: &mut Draft<'_>, votes: &Votes<'_>) -> bool {
 /// f: a claimed machine becomes a learner.
 fn join(draft: &mut Draft<'_>, votes: &Votes<'_>) -> bool {
     let candidates: Vec<&MachineRecord> = draft.control_planes().filter(|m| is_candidate(draft, m)).collect();
-    let mut candidates = candidates.into_iter().filter(|m| member_of(votes.etcd, m).is_none_or(|m| m.learner));
-    let Some(machine) = candidates.next() else { return false };
+    let candidates = candidates.into_iter().filter(|m| member_of(votes.etcd, m).is_none_or(|m| m.learner));
+    // One that etcd has already and whose record is missing comes first: all others wait for it.
+    let Some(machine) = candidates.min_by_key(|m| member_of(votes.etcd, m).is_none()) else { return false };
     let Some(address) = machine.instance.as_ref().map(|i| i.address) else { return false };
     let wanted = draft.spec.control_plane.replicas.saturating_add(draft.surge);
     if draft.control_planes().count() > usize::try_from(wanted).unwrap_or(usize::MAX) {

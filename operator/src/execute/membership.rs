@@ -97,10 +97,12 @@ pub async fn promote(scene: &Scene, machine: &MachineName, member: MemberId) -> 
 pub async fn remove(context: &Context, scene: &Scene, machine: Option<&MachineName>, member: MemberId) -> Result<(), EffectError> {
     let door = scene.etcd()?;
     // The records first: who is recorded after that list was read joined after these members were listed.
-    let machines = if machine.is_none() { checks::machines(context, scene).await? } else { vec![] };
+    let machines = checks::machines(context, scene).await?;
     let look = door.look().await?;
     let Some(found) = find(&look.facts, member) else { return Ok(()) };
-    if let Some(owner) = machines.iter().find(|m| is_owner(m, found)) {
+    // Addresses are used again: a member that has not started yet may look like that of a machine that is gone.
+    let other = |m: &&MachineRecord| (machine.is_none() || m.deleting.is_none()) && Some(&m.name) != machine && is_owner(m, found);
+    if let Some(owner) = machines.iter().find(other) {
         return refuse(format!("etcd member {member} is {}'s after all", owner.name));
     }
     may_be_removed(&look.facts, found).map_err(EffectError::Precondition)?;

@@ -57,8 +57,10 @@ pub(super) fn change(world: &mut Observed, action: &Action, now: Timestamp) -> R
         }
         Action::RemoveMember { machine, member } => {
             let Some(gone) = etcd_mut(world)?.members.iter().find(|m| m.id == *member).cloned() else { return Ok(()) };
-            let owned = world.machines.known().into_iter().flatten().any(|m| m.is_control_plane() && is_of(&gone, m));
-            check(machine.is_some() || !owned, "it is a machine's after all")?;
+            let stays = |m: &MachineRecord| machine.is_none() || m.deleting.is_none();
+            let other = |m: &MachineRecord| m.is_control_plane() && stays(m) && Some(&m.name) != machine.as_ref();
+            let owned = world.machines.known().into_iter().flatten().any(|m| other(m) && is_of(&gone, m));
+            check(!owned, "it is another machine's after all")?;
             let (answering, all) = votes(world);
             let mine = usize::from(!gone.learner && gone.status.known().is_some());
             let left = all.saturating_sub(usize::from(!gone.learner));

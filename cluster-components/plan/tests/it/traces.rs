@@ -3,7 +3,7 @@
 use crate::build::{complete, nothing, now, revised, spec, upgraded};
 use crate::faults::{self, Budget, Loss, NONE};
 use crate::invariants::{always, refused};
-use crate::life::{Grain, Life, Moment, Step, thorough};
+use crate::life::{Grain, Life, Moment, Step, Truth, thorough};
 use crate::time::aged;
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -153,4 +153,22 @@ fn a_member_that_answers_proves_that_its_machine_lives_whatever_else_is_silent()
     world.nodes.known_mut().unwrap().iter_mut().for_each(|n| n.ready = n.name != "demo-cp-1");
     let plan = slipway_plan::plan(&spec, &slipway_plan::seen(&aged(&world)), now());
     assert_eq!(plan.actions, []);
+}
+
+#[test]
+fn one_that_etcd_has_taken_in_and_nobody_recorded_comes_before_all_others() {
+    let specs = vec![spec(1, 0), spec(3, 0)];
+    let life = Life::new(specs, complete(&spec(1, 0)), Grain::Coarse, NONE);
+    let claimed = |world: &Observed| {
+        let joining = crate::life::records(world).iter().filter(|m| m.claimed && m.join.is_none());
+        joining.count() == 3
+    };
+    let mut moment = until(&life, life.after(&life.first(), &Step::Edit), claimed);
+    let mut world = moment.truth.world.clone();
+    let second = crate::life::records(&world)[2].clone();
+    let address = second.instance.unwrap().address;
+    let half = slipway_plan::Action::AddMember { machine: second.name, uid: second.uid, address };
+    slipway_plan::arrives(life.spec(&moment), &mut world, &half, now());
+    moment.truth = Truth::new(world, moment.truth.used.clone());
+    life.converges(&moment, |_| false).unwrap();
 }
