@@ -133,7 +133,7 @@ fn messages(schema: &Value) -> impl Iterator<Item = String> {
 
 /// The template of a message, with … for what is filled in: see [`crate::rules`].
 fn template(expression: &str) -> String {
-    let template = expression.rsplit_once("'.format(").map_or(expression, |(template, _)| template);
+    let template = expression.split_once("'.format(").map_or(expression, |(template, _)| template);
     template.trim_start_matches('\'').replace("%s", "…")
 }
 
@@ -148,6 +148,16 @@ mod tests {
     #[test]
     fn a_computed_message_reads_as_a_sentence() {
         assert_eq!(template("'a is %s (%s): must be b'.format([self['x'], string(f(self))])"), "a is … (…): must be b");
+        assert_eq!(template("'a is %s: must be %s'.format([self.a, f(self) ? 'b' : 'c %s'.format([d])])"), "a is …: must be …");
+    }
+
+    #[test]
+    fn no_page_shows_an_expression() {
+        for (name, page) in pages() {
+            for line in page.lines().filter(|l| l.starts_with("Refused: ")) {
+                assert!(!line.contains("self.") && !line.contains("has("), "{name}: {line}");
+            }
+        }
     }
 
     #[test]

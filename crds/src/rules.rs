@@ -110,15 +110,17 @@ fn release_of(minor: &str) -> String {
 pub fn no_downgrade() -> Rule {
     let [new, old, from, running] = [VERSION, OLD_VERSION, FROM, RUNNING].map(|v| format!("strings.quote({v})"));
     let back = format!("({UPGRADING} ? {VERSION} == {FROM} : ({RUNS} && {VERSION} == {RUNNING}))");
-    let lowered = "spec.kubernetesVersion is %s and was %s: must not be lowered";
-    let message = format!(
-        "{UPGRADING} ? '{lowered}, but back to %s, which the upgrade under way began with'.format([{new}, {old}, {from}]) : \
-         ({RUNS} && {RUNNING} != {OLD_VERSION} ? '{lowered}, but back to %s, which the API servers run'.format([{new}, {old}, {running}]) : \
-         '{lowered}, Kubernetes cannot be downgraded: leave it at %s'.format([{new}, {old}, {old}]))"
+    let but = format!(
+        "({UPGRADING} ? 'but back to %s, which the upgrade under way began with'.format([{from}]) : \
+         ({RUNS} && {RUNNING} != {OLD_VERSION} ? 'but back to %s, which the API servers run'.format([{running}]) : \
+         'Kubernetes cannot be downgraded: leave it at %s'.format([{old}])))"
     );
     let older = older(VERSION, OLD_VERSION);
-    Rule::new(format!("!{VERSION}.matches({RELEASE}) || !{OLD_VERSION}.matches({RELEASE}) || !({older}) || {back}"))
-        .message(Message::Expression(message))
+    rule(
+        format!("!{VERSION}.matches({RELEASE}) || !{OLD_VERSION}.matches({RELEASE}) || !({older}) || {back}"),
+        "spec.kubernetesVersion is %s and was %s: must not be lowered, %s",
+        &[&new, &old, &but],
+    )
 }
 
 /// At most one minor version higher than what it came from: machines that an upgrade has not reached yet still run that.
@@ -355,20 +357,18 @@ pub fn no_etcd_downgrade() -> Rule {
     );
     let back = format!("({upgrading} ? ({new} == {from} && {} == {}) : {runs})", minor(new), minor(old));
     let [new_text, old_text, from_text] = [new, old, from].map(|v| format!("strings.quote({v})"));
-    let lowered = "spec.componentVersions.etcd is %s and was %s: must not be lowered";
-    let message = format!(
-        "{upgrading} && {from}.matches({RELEASE}) && {} == {} ? '{lowered}, but back to %s, which the upgrade under way began with'.format([{new_text}, {old_text}, {from_text}]) : \
-         '{lowered}, an older etcd cannot read the data of a newer one: leave it at %s'.format([{new_text}, {old_text}, {old_text}])",
+    let but = format!(
+        "({upgrading} && {from}.matches({RELEASE}) && {} == {} ? 'but back to %s, which the upgrade under way began with'.format([{from_text}]) : \
+         'an older etcd cannot read the data of a newer one: leave it at %s'.format([{old_text}]))",
         minor(from),
         minor(old)
     );
-    let older = older(new, old);
-    Rule::new(format!(
-        "!({} && {}) || !{new}.matches({RELEASE}) || !{old}.matches({RELEASE}) || !({older}) || {back}",
-        has("self"),
-        has("oldSelf")
-    ))
-    .message(Message::Expression(message))
+    let (older, both) = (older(new, old), format!("{} && {}", has("self"), has("oldSelf")));
+    rule(
+        format!("!({both}) || !{new}.matches({RELEASE}) || !{old}.matches({RELEASE}) || !({older}) || {back}"),
+        "spec.componentVersions.etcd is %s and was %s: must not be lowered, %s",
+        &[&new_text, &old_text, &but],
+    )
 }
 
 /// etcd's members bear one minor version of difference.

@@ -95,7 +95,7 @@ async fn an_upgrade_begins_when_nothing_speaks_against_it_and_its_snapshot_is_co
     assert_eq!(label, "demo");
     house.until("the upgrade is recorded", || told("\"snapshot\":\"demo-before-v1.37.2-1\"")).await;
     let asked = house.agents.workload.metrics_asked();
-    house.until("nobody looks any more", || house.condition("UpToDate") != "").await;
+    house.until("nobody looks any more", || !house.condition("UpToDate").is_empty()).await;
     assert!(house.agents.workload.metrics_asked() <= asked + 1);
     stop.cancel();
     operator.end();
