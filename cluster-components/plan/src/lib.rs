@@ -50,18 +50,18 @@ pub use facts::{
     AgentFacts, AgentState, CloudFacts, EtcdFacts, InstanceFacts, InstanceState, LoadBalancerFacts, MemberFacts, MemberId, MemberStatus,
     NodeFacts, PodFacts, PodKey, PreflightFacts, ProbeFacts, SnapshotFacts, Trouble,
 };
-pub use membership::STABLE_FOR;
 pub use forecast::{End, Forecast, Quorum, Step, forecast};
 #[doc(hidden)]
 pub use happenings::follow as world_follows;
 pub use happenings::{Happening, happen, happenings};
 pub use infrastructure::API_PORT;
 pub use maintenance::{Closed, maintenance_open};
+pub use membership::STABLE_FOR;
 pub use outcome::{Condition, ConditionType, Decision, Plan, Status, Wait};
 pub use reasons::Reason;
+pub use simulate::{Refused, seen, simulate};
 #[doc(hidden)]
 pub use simulate::{arrives, what_runs};
-pub use simulate::{Refused, seen, simulate};
 pub use skew::{Running, SkewViolation, skew_allows, skew_violations};
 pub use types::{
     ClusterFacts, Endpoint, Fact, Failure, InstanceRef, JoinRecord, MachineRecord, MachineSecrets, Observed, Ordinals, PoolRecord,

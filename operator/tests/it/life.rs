@@ -43,6 +43,8 @@ async fn a_cluster_becomes_ready_then_nothing_is_written_and_deletion_leaves_not
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let (requests, writes, calls) = (house.api.requests(), house.api.writes(), house.cloud.calls());
     let before = (house.api.all("slipway.dev/clusters"), house.machines());
+    let asked = || house.agents.etcd.calls()["report"];
+    let asked_before = asked();
     for _ in 0..5 {
         house.agents.chatter();
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -52,6 +54,11 @@ async fn a_cluster_becomes_ready_then_nothing_is_written_and_deletion_leaves_not
     assert_eq!(house.api.writes(), writes, "{:?}", house.api.requests());
     assert_eq!(house.cloud.calls(), calls);
     assert_eq!(house.api.requests(), requests, "nor is anything read for mere signs of life");
+    assert!(
+        asked() <= asked_before + 3,
+        "etcd of a settled cluster is asked three times a minute, not once a second: {asked_before}, {}",
+        asked()
+    );
 
     house.api.delete("slipway.dev/clusters", "default", "demo");
     house.until("nothing", || house.api.get("slipway.dev/clusters", "demo").is_none()).await;

@@ -228,6 +228,7 @@ impl Door {
 impl Etcd for Door {
     async fn report(&self) -> Result<Report, EtcdError> {
         self.ask(|world, own| {
+            *world.calls.entry("report").or_default() += 1;
             let member = world.members.iter().find(|m| m.id == own).unwrap();
             Ok(Report {
                 id: own,
