@@ -201,6 +201,12 @@ fn a_control_plane_is_scaled_up_and_down_whatever_crashes() {
 }
 
 #[test]
+fn a_control_plane_is_scaled_down_whatever_dies() {
+    let life = life(vec![spec(3, 0), spec(1, 0)], complete(&spec(3, 0)), Budget { losses: 1, ..NONE }, None);
+    explore("scale 3 to 1", life.losing(&[Loss::Vanishes, Loss::Hangs]));
+}
+
+#[test]
 fn a_control_plane_is_scaled_whatever_lags_or_lies() {
     let specs = || vec![spec(1, 0), spec(3, 0)];
     let wide = (Grain::Coarse, Budget { lags: 1, late: 1, ..NONE });

@@ -15,7 +15,7 @@ pub fn long_ago() -> Timestamp {
 pub fn older(world: &Observed, by: SignedDuration) -> Observed {
     let mut world = world.clone();
     times(&mut world, &mut |at, limit| {
-        *at = *at - by;
+        *at -= by;
         if now().duration_since(*at) >= SignedDuration::from_secs(limit) {
             *at = long_ago();
         }
