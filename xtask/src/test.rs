@@ -53,7 +53,7 @@ impl Stage {
                 Self::Clippy => 12,
                 Self::Artifacts => 40,
                 Self::Unit => 20,
-                Self::E2e => 25,
+                Self::E2e => 35,
             },
         )
     }
