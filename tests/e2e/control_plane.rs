@@ -127,10 +127,15 @@ fn two_lost(cluster: &Cluster<'_>, plane: &Plane) -> Result<()> {
     faults(&json!({"calls": {"start_instance": {"errorRate": 1.0}}}))?;
     let lost = [leader, followers.first().context("no follower")?.clone()];
     lost.iter().try_for_each(|machine| cluster.power_off(machine))?;
-    until("the Cluster says that quorum is lost", Duration::from_secs(60), || {
+    until("the Cluster says that there is no quorum, and names the machines that are off", Duration::from_secs(60), || {
         let object = cluster.object().map_err(|e| format!("{e:#}"))?;
-        let text = object["status"]["conditions"].to_string();
-        if text.contains("QuorumLost") || text.contains("RestoreNeeded") { Ok(()) } else { Err(text) }
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let of =
+            |kind: &str| conditions.iter().find(|c| c["type"] == kind && c["status"] != "True").map(Value::to_string).unwrap_or_default();
+        let etcd = of("EtcdHealthy");
+        let quorum = ["QuorumLost", "RestoreNeeded", "no quorum of etcd answers"].iter().any(|word| etcd.contains(word));
+        let named = lost.iter().all(|machine| of("InfrastructureReady").contains(&machine.name));
+        if quorum && named && !of("Ready").is_empty() { Ok(()) } else { Err(object["status"]["conditions"].to_string()) }
     })?;
     // Longer than any timeout after which a machine counts as dead.
     let end = Instant::now() + Duration::from_secs(75);

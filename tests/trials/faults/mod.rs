@@ -185,6 +185,9 @@ fn once(trial: &Trial<'_>, prober: &Prober, fault: &Fault, logs: &Path) -> Resul
     } else {
         None
     };
+    if acknowledged == Some(0) {
+        wrong.push("no write was acknowledged in all this time".to_owned());
+    }
     Ok(Row {
         name: fault.name,
         what: fault.what,
