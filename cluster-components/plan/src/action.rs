@@ -152,6 +152,7 @@ pub enum Action {
     /// Check at the target, by a linearizable member list and statuses read now: the voters that answer, this one left out, are a quorum of the voters
     /// that remain; and if it answers, it does not lead. No other Machine that stays is its, by name, by recorded join or, if it has never
     /// started, by address (read now: an old view may take it for the member of a machine that is gone and had that address).
+    /// And a voter only while no learner is about to start for the first time: it was told of exactly the members that there are.
     RemoveMember {
         /// On which machine it is, or was.
         machine: Option<MachineName>,

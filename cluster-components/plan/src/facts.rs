@@ -1,10 +1,10 @@
 //! What the outside world says of itself: the cloud's inventory, agents, Nodes and their pods. Parts of [`Observed`](crate::Observed).
 
-use crate::{Endpoint, Fact};
+use crate::{Endpoint, Fact, JoinRecord};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use slipway_model::{ComponentVersion, MachineName, MachineVersions, PlanDigest};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -137,6 +137,19 @@ impl EtcdFacts {
     #[must_use]
     pub fn leader(&self) -> Option<&MemberFacts> {
         self.members.iter().find(|m| m.status.known().is_some_and(|s| s.leader))
+    }
+
+    /// A learner that has never started. It starts only if etcd still has exactly the members that it was told of, so until then none may go.
+    #[must_use]
+    pub fn starting(&self) -> Option<&MemberFacts> {
+        self.members.iter().find(|m| m.learner && m.name.is_empty())
+    }
+
+    /// Whether a joining member was told of exactly the members that there are.
+    #[must_use]
+    pub fn is_told_by(&self, join: &JoinRecord) -> bool {
+        let told: BTreeSet<Ipv4Addr> = join.members.values().copied().collect();
+        told == self.members.iter().map(|m| m.peer).collect()
     }
 
     /// The member on a machine.

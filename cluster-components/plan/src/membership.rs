@@ -11,7 +11,7 @@
 use crate::dead::death;
 use crate::draft::{DEAD_AFTER, Draft};
 use crate::quorum::{Votes, member_of, owner};
-use crate::{Action, Fact, MachineRecord, MemberFacts, Reason, departure};
+use crate::{Action, EtcdFacts, Fact, MachineRecord, MemberFacts, Reason, departure};
 use jiff::{SignedDuration, Timestamp};
 use slipway_model::MachineName;
 
@@ -32,6 +32,10 @@ fn learners(draft: &mut Draft<'_>, votes: &Votes<'_>) -> bool {
             remove(draft, None, member, "it is a learner, and no machine is its");
             return true;
         };
+        if cannot_start(votes, machine, member) {
+            remove(draft, Some(&machine.name), member, "etcd has other members by now than it was told to start with");
+            return true;
+        }
         if machine.deleting.is_some() {
             remove(draft, Some(&machine.name), member, "its machine is being taken away before it had a vote");
             return true;
@@ -44,6 +48,12 @@ fn learners(draft: &mut Draft<'_>, votes: &Votes<'_>) -> bool {
         draft.wait_on(&machine.name, Reason::MemberJoining, "its etcd member to catch up with the leader", machine.created);
     }
     false
+}
+
+/// A member starts for the first time only with exactly the members that etcd has: one that was told of others never will.
+fn cannot_start(votes: &Votes<'_>, machine: &MachineRecord, member: &MemberFacts) -> bool {
+    let told = machine.join.as_ref().filter(|j| j.member == member.id && member.name.is_empty());
+    told.is_some_and(|join| !votes.etcd.is_told_by(join))
 }
 
 /// c: voters of dead machines whose record is being taken away, and of those that a person deleted and that do not answer.
@@ -160,8 +170,18 @@ fn stable(draft: &mut Draft<'_>, votes: &Votes<'_>, machine: &MachineRecord) -> 
     true
 }
 
-/// Removes a member.
+/// Removes a member. A voter only when nobody is about to start with the list that it is in.
 pub(crate) fn remove(draft: &mut Draft<'_>, machine: Option<&MachineName>, member: &MemberFacts, because: &str) {
+    let starting = draft.observed.etcd.known().filter(|_| !member.learner).and_then(EtcdFacts::starting);
+    if let Some(starting) = starting {
+        let since = draft.observed.cluster.created;
+        let what = format!("etcd member {}, which joins, to have started: it was told of all members that there are", starting.id);
+        match machine {
+            Some(machine) => draft.wait_on(machine, Reason::MemberJoining, what, since),
+            None => draft.wait(Reason::MemberJoining, what, since),
+        }
+        return;
+    }
     draft.decide(Action::RemoveMember { machine: machine.cloned(), member: member.id }, because);
 }
 

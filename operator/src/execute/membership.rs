@@ -106,6 +106,9 @@ pub async fn remove(context: &Context, scene: &Scene, machine: Option<&MachineNa
         return refuse(format!("etcd member {member} is {}'s after all", owner.name));
     }
     may_be_removed(&look.facts, found).map_err(EffectError::Precondition)?;
+    if let Some(starting) = look.facts.starting().filter(|_| !found.learner) {
+        return refuse(format!("member {} is about to start with exactly the members that there are", starting.id));
+    }
     match voter(&look, Some(member))?.remove(member).await {
         Ok(()) | Err(EtcdError::NoSuchMember { .. }) => {}
         Err(error) => return Err(error.into()),

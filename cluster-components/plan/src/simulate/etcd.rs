@@ -66,6 +66,7 @@ pub(super) fn change(world: &mut Observed, action: &Action, now: Timestamp) -> R
             let left = all.saturating_sub(usize::from(!gone.learner));
             check(left > 0 && answering.saturating_sub(mine) >= quorum(left), "the others are no quorum")?;
             check(!gone.status.known().is_some_and(|s| s.leader), "it leads")?;
+            check(gone.learner || etcd_mut(world)?.starting().is_none(), "a member is about to start with the members that there are")?;
             etcd_mut(world)?.members.retain(|m| m.id != *member);
         }
         Action::MoveLeader { from, to, .. } => {
@@ -127,7 +128,8 @@ pub(crate) fn follow(world: &mut Observed, now: Timestamp) {
     let running_members: Vec<(MachineName, Option<MemberId>)> = machines
         .iter()
         .filter(|m| m.is_control_plane() && runs(&m.name))
-        .map(|m| (m.name.clone(), m.join.as_ref().map(|j| j.member)))
+        // etcd refuses the first start of one that was told of other members.
+        .map(|m| (m.name.clone(), m.join.as_ref().filter(|j| world.etcd.known().is_some_and(|e| e.is_told_by(j))).map(|j| j.member)))
         .collect();
     // A machine whose record is gone runs on.
     let strays = world.agents.keys().filter(|n| record(world, n).is_none() && runs(n)).map(|n| (n.clone(), None));

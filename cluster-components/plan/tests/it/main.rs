@@ -8,6 +8,7 @@ mod faults;
 mod forecasts;
 mod harms;
 mod invariants;
+mod joining;
 mod life;
 mod maintenance;
 mod membership;
