@@ -36,7 +36,11 @@ impl Injector {
         let mut guard = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (faults, dice) = &mut *guard;
         let name = if faults.calls.contains_key(call) { call } else { "*" };
-        let Some(fault) = faults.calls.get_mut(name) else { return Verdict { delay: Duration::ZERO, fail: false, lose: false } };
+        // Who set faults must be able to end them.
+        let named = super::calls::NAMES.contains(&call);
+        let Some(fault) = faults.calls.get_mut(name).filter(|_| named) else {
+            return Verdict { delay: Duration::ZERO, fail: false, lose: false };
+        };
         let CallFault { error_rate, lost_reply_rate, fail_next, lose_next, delay_ms } = fault;
         let fail = take(fail_next) || throw(dice) < *error_rate;
         let lose = !fail && (take(lose_next) || throw(dice) < *lost_reply_rate);
@@ -109,5 +113,14 @@ mod tests {
         let injector = with("*", CallFault { error_rate: 0.3, ..CallFault::default() });
         let failed = (0..1000).filter(|_| injector.judge("inventory").fail).count();
         assert!((250..350).contains(&failed), "{failed}");
+    }
+
+    #[test]
+    fn faults_can_always_be_ended() {
+        let injector = with("*", CallFault { error_rate: 1.0, ..CallFault::default() });
+        assert!(injector.judge("inventory").fail);
+        for call in ["status", "faults", "set_faults"] {
+            assert!(!injector.judge(call).fail, "{call} failed");
+        }
     }
 }
