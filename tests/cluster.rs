@@ -292,6 +292,13 @@ impl<'a> Cluster<'a> {
         self.press(machine, "DELETE", "")
     }
 
+    /// Replaces the faults that the local cloud injects; `{}` ends them.
+    pub fn cloud_faults(&self, faults: &Value) -> Result<()> {
+        let done = answered(self.cloud.request("PUT", "/v1/faults", Some(faults), Duration::from_secs(30)))?;
+        ensure!(done.status < 300, "setting the cloud's faults: {}: {}", done.status, done.body);
+        Ok(())
+    }
+
     fn press(&self, machine: &Machine, method: &str, verb: &str) -> Result<()> {
         let uid = self.object()?["metadata"]["uid"].as_str().context("a Cluster without uid")?.to_owned();
         let path = format!("/v1/clusters/{uid}/instances/{}{verb}", machine.instance);

@@ -32,7 +32,7 @@ fn life() -> Result<()> {
     destroyed(&cluster, &prober)?;
 
     println!("    two of three lose power");
-    two_lost(&cluster, &plane)?;
+    two_lost(&cluster)?;
 
     println!("    1 control plane");
     undisturbed(&prober, 1.0, || resize(&cluster, 1))?;
@@ -116,16 +116,11 @@ fn destroyed(cluster: &Cluster<'_>, prober: &Prober) -> Result<()> {
 }
 
 /// Nothing is taken away, the Cluster says what happened, and it heals when the machines are powered on again.
-fn two_lost(cluster: &Cluster<'_>, plane: &Plane) -> Result<()> {
+fn two_lost(cluster: &Cluster<'_>) -> Result<()> {
     let before: Vec<String> = cluster.control_planes()?.into_iter().map(|m| m.name).collect();
     let (leader, followers) = cluster.etcd_leader()?;
     // Slipway would power them on again at once: here the cloud cannot.
-    let cloud = plane.cloud()?;
-    let faults = |faults: &Value| match cloud.request("PUT", "/v1/faults", Some(faults), Duration::from_secs(5)) {
-        Ok(answer) if answer.status < 300 => Ok(()),
-        other => Err(anyhow::anyhow!("setting faults: {other:?}")),
-    };
-    faults(&json!({"calls": {"start_instance": {"errorRate": 1.0}}}))?;
+    cluster.cloud_faults(&json!({"calls": {"start_instance": {"errorRate": 1.0}}}))?;
     let lost = [leader, followers.first().context("no follower")?.clone()];
     lost.iter().try_for_each(|machine| cluster.power_off(machine))?;
     until("the Cluster says that there is no quorum, and names the machines that are off", Duration::from_secs(60), || {
@@ -150,7 +145,7 @@ fn two_lost(cluster: &Cluster<'_>, plane: &Plane) -> Result<()> {
         ensure!(left == before, "with a quorum lost the control plane went from {before:?} to {left:?}");
         std::thread::sleep(Duration::from_secs(1)); // between two looks
     }
-    faults(&json!({}))?;
+    cluster.cloud_faults(&json!({}))?;
     for machine in &lost {
         cluster.power_on(machine)?;
     }

@@ -57,28 +57,25 @@ pub(super) const CLOUD_ERRORS: Fault = Fault {
 };
 
 fn cloud_errors(trial: &Trial<'_>) -> Result<Healed> {
-    let (cluster, plane) = (trial.cluster, trial.cluster.plane());
-    plane
-        .slipway(&["local", "faults", "--error-rate", "0.3", "--lost-reply-rate", "0.3", "--delay", "100ms"])?
-        .must("slipway local faults")?;
+    trial.cluster.cloud_faults(&json!({"calls": {"*": {"errorRate": 0.3, "lostReplyRate": 0.3, "delayMs": 100}}}))?;
     let at = Instant::now();
-    for workers in [4, 2] {
-        let mut pools = cluster.object()?["spec"]["pools"].clone();
-        pools[0]["replicas"] = json!(workers);
-        cluster.patch(&json!({ "pools": pools }))?;
-        until(&format!("{workers} workers"), Duration::from_secs(240), || {
-            cluster.followed()?;
-            let (machines, instances) = (cluster.machines().map_err(said)?.len(), instances(trial)?);
-            if machines == 3 + workers && instances == machines {
-                Ok(())
-            } else {
-                Err(format!("{machines} Machines, {instances} instances"))
-            }
-        })?;
-    }
+    let resized = [4, 2].into_iter().try_for_each(|workers| resize(trial, workers));
     let seconds = at.elapsed().as_secs_f64();
-    plane.slipway(&["local", "faults", "--clear"])?.must("slipway local faults")?;
+    trial.cluster.cloud_faults(&json!({}))?;
+    resized?;
     Ok(Healed { seconds, notes: vec![] })
+}
+
+fn resize(trial: &Trial<'_>, workers: usize) -> Result<()> {
+    let cluster = trial.cluster;
+    let mut pools = cluster.object()?["spec"]["pools"].clone();
+    pools[0]["replicas"] = json!(workers);
+    cluster.patch(&json!({ "pools": pools }))?;
+    until(&format!("{workers} workers"), Duration::from_secs(240), || {
+        cluster.followed()?;
+        let (machines, instances) = (cluster.machines().map_err(said)?.len(), instances(trial)?);
+        if machines == 3 + workers && instances == machines { Ok(()) } else { Err(format!("{machines} Machines, {instances} instances")) }
+    })
 }
 
 /// Instances of the cluster in the cloud.
