@@ -135,9 +135,15 @@ fn mutated(planner: &Path, mutant: &Mutant) -> Result<String> {
     }
 }
 
-/// Everything that is in the repository, as it is now.
+/// Everything that is in the repository or is about to be, as it is now.
 fn copy_tracked(root: &Path, copy: &Path) -> Result<()> {
-    let listed = run::output(std::process::Command::new("git").current_dir(root).args(["ls-files", "-z", "--cached"]))?;
+    let listed = run::output(std::process::Command::new("git").current_dir(root).args([
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]))?;
     for file in listed.split('\0').filter(|f| !f.is_empty()) {
         let (from, to) = (root.join(file), copy.join(file));
         // Deleted and not committed yet.
