@@ -166,9 +166,9 @@ fn there_and_back(cluster: &Cluster<'_>, way: &Way) -> Result<()> {
         Ok(machines.iter().map(|m| version_of(&cluster.server(m))).collect())
     };
     cluster.patch(&way.change())?;
-    until("one API server is new", Duration::from_secs(180), || {
+    until("all API servers are new", Duration::from_secs(240), || {
         let versions = servers()?;
-        if versions.contains(&Some(way.to.clone())) { Ok(()) } else { Err(format!("{versions:?}")) }
+        if versions.iter().all(|v| v.as_deref() == Some(&way.to)) { Ok(()) } else { Err(format!("{versions:?}")) }
     })?;
     cluster.patch(&json!({"kubernetesVersion": way.from}))?;
     until("all API servers are old again", Duration::from_secs(240), || {
@@ -185,7 +185,7 @@ fn there_and_back(cluster: &Cluster<'_>, way: &Way) -> Result<()> {
 fn keep_killing(plane: &Plane, stop: &AtomicBool) -> usize {
     let mut killed = 0;
     while !stop.load(Ordering::Relaxed) {
-        let pause = Duration::from_millis(1500 + (killed as u64 * 1_733) % 4_000);
+        let pause = Duration::from_millis(1_200 + (killed as u64 * 1_733) % 3_500);
         let until_then = Instant::now() + pause;
         while Instant::now() < until_then && !stop.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(100)); // the pace of the fault
