@@ -8,6 +8,9 @@ use slipway_model::{Content, Credential};
 /// The machine's own apiserver.
 pub(crate) const LOCAL_API: &str = "https://127.0.0.1:6443";
 
+/// Where the processor is short, the apiserver and the kubelets come before those who only use them: when all start at once, above all.
+pub(crate) const AFTER_THE_API: &str = "Nice=5";
+
 /// Nothing that needs the API starts before it: each try would take the processor from the apiserver that it waits for.
 pub(crate) fn hold() -> Vec<Hold> {
     vec![Hold::Url { url: kube_apiserver::READYZ.to_owned(), ca: CLUSTER_CA }]

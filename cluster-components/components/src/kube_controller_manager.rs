@@ -62,5 +62,6 @@ pub(crate) fn render(
     }
     let mut service = Service::program("Kubernetes controller manager", "kube-controller-manager", args).run_as(USER.0);
     service.hold = controllers::hold();
+    service.extra.push(controllers::AFTER_THE_API);
     part.finish(&service, &["kube-controller-manager"], artifacts, http("https://127.0.0.1:10257/healthz"))
 }

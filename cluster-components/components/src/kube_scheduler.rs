@@ -19,5 +19,6 @@ pub(crate) fn render(
     let args = controllers::flags(&mut part, &kubeconfig, credential, cluster);
     let mut service = Service::program("Kubernetes scheduler", "kube-scheduler", args).run_as(USER.0);
     service.hold = controllers::hold();
+    service.extra.push(controllers::AFTER_THE_API);
     part.finish(&service, &["kube-scheduler"], artifacts, http("https://127.0.0.1:10259/healthz"))
 }

@@ -22,8 +22,11 @@ pub const POOL_DIGEST: &str = "slipway.dev/pool-settings";
 /// Annotation on a Node: when it was cordoned so that its machine could be changed in place.
 pub const CORDONED: &str = "slipway.dev/cordoned";
 
-/// Kinds that others live in or refer to, and rights that the cloud-controller-manager waits for: applied first, the rest concurrently after them.
-const FIRST: [&str; 5] = ["Namespace", "ServiceAccount", "CustomResourceDefinition", "ClusterRole", "ClusterRoleBinding"];
+/// Kinds that others live in or refer to: applied before the rest.
+const FIRST: [&str; 3] = ["Namespace", "ServiceAccount", "CustomResourceDefinition"];
+
+/// Kinds that say who may do what. Those that stand first are applied first of all.
+const RIGHTS: [&str; 2] = ["ClusterRole", "ClusterRoleBinding"];
 
 pub async fn apply_addons(context: &Context, scene: &Scene, wanted: &str) -> Result<(), EffectError> {
     let door = scene.workload()?;
@@ -32,7 +35,11 @@ pub async fn apply_addons(context: &Context, scene: &Scene, wanted: &str) -> Res
         return Err(EffectError::Precondition("the addons are others by now".to_owned()));
     }
     let kind = |object: &Value| object.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (first, rest): (Vec<_>, Vec<_>) = addons.objects.iter().partition(|o| FIRST.contains(&kind(o).as_str()));
+    // Rights come before everything else, and not among it: Nodes get their pod ranges once the cloud-controller-manager has its own.
+    let mut objects = addons.objects.iter().peekable();
+    let rights: Vec<_> = std::iter::from_fn(|| objects.next_if(|o| RIGHTS.contains(&kind(o).as_str()))).collect();
+    let (first, rest): (Vec<_>, Vec<_>) = objects.partition(|o| FIRST.contains(&kind(o).as_str()));
+    try_join_all(rights.into_iter().map(|o| apply(&door.client, o))).await?;
     try_join_all(first.into_iter().map(|o| apply(&door.client, o))).await?;
     try_join_all(rest.into_iter().map(|o| apply(&door.client, o))).await?;
     // Last: it says that all the others are in.
