@@ -3,7 +3,7 @@
 use super::{Verdict, tell};
 use crate::draft::{Draft, PROBE_ETCD};
 use crate::quorum::{Votes, member_of, quorum};
-use crate::{AgentFacts, Fact, MachineRecord, Reason, Status, Wait};
+use crate::{AgentFacts, Fact, InstanceState, MachineRecord, Reason, Status, Wait};
 use slipway_model::MachineName;
 use std::collections::BTreeSet;
 
@@ -23,10 +23,10 @@ pub(super) fn component(draft: &Draft<'_>, waits: &BTreeSet<Wait>, probe: &str, 
     let members = serving(draft);
     let total = if draft.observed.cluster.bootstrapped { members.len() } else { members.len().max(draft.observed.cluster.founders.len()) };
     let healthy = members.iter().filter(|m| draft.heard(&m.name).is_some_and(|s| s.healthy(probe))).count();
-    let silent = members
-        .iter()
-        .filter(|m| m.claimed && matches!(draft.observed.agents.get(&m.name), None | Some(AgentFacts::Silent { .. })))
-        .count();
+    // One that the cloud calls powered off, or does not have, is not well, whoever can be asked.
+    let off = |m: &MachineRecord| draft.is_gone(m) || draft.instance(m).is_some_and(|i| i.state == InstanceState::Stopped);
+    let unheard = |m: &MachineRecord| matches!(draft.observed.agents.get(&m.name), None | Some(AgentFacts::Silent { .. }));
+    let silent = members.iter().filter(|m| m.claimed && unheard(m) && !off(m)).count();
     let count = format!("{healthy} of {total} {what}s healthy");
     let told = told(draft, waits);
     if total > 0 && healthy == total {

@@ -119,7 +119,7 @@ pub(super) fn no_return(back: &[&MachineRecord], others: &[&MachineRecord], to: 
 fn failure(draft: &mut Draft<'_>, machine: &MachineRecord) -> Option<(Part, Ill)> {
     let change = machine.changed.as_ref()?;
     let part = PARTS.into_iter().find(|p| machine.versions.differs(*p, &change.from))?;
-    let ill = ill(draft, machine)?;
+    let ill = ill(draft, machine).filter(|_| is_seen(draft, machine))?;
     let patience = SignedDuration::from_secs(i64::from(draft.spec.pace.step_timeout_seconds));
     let due = change.at.saturating_add(patience).unwrap_or(change.at);
     // An illness that began when the step's time was over is another story, and so is a machine that is lost.
@@ -131,6 +131,15 @@ fn failure(draft: &mut Draft<'_>, machine: &MachineRecord) -> Option<(Part, Ill)
         return None;
     }
     Some((part, ill))
+}
+
+/// Whether anything is known of a machine by now. An operator that has just begun, or cannot read a Secret, knows nothing of one that may be well.
+fn is_seen(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
+    let spoken_to = match draft.observed.agents.get(&machine.name) {
+        Some(AgentFacts::Heard(_) | AgentFacts::Silent { .. }) => true,
+        Some(AgentFacts::Answering) | None => false,
+    };
+    spoken_to && draft.observed.wanted.contains_key(&machine.name)
 }
 
 /// Whether an illness belongs to the roll that is under way: later, an ill machine is only an ill machine.

@@ -178,3 +178,41 @@ fn outside_every_window_it_is_said_what_waits_for_which() {
     assert_eq!(decided.condition(ConditionType::Progressing).unwrap().reason, Reason::OutsideMaintenanceWindow);
     assert_eq!(decided.condition(ConditionType::Ready).unwrap().status, Status::True, "{:?}", decided.condition(ConditionType::Ready));
 }
+
+#[test]
+fn an_operator_that_has_just_begun_stops_no_roll_for_machines_that_it_has_not_spoken_to_yet() {
+    let spec = spec(3, 1);
+    let mut world = complete(&spec);
+    let next = at(spec, crate::build::versions("v1.37.2", "v3.6.14", "v2.3.4"));
+    look(&next, &mut world);
+    // Until the worker was told, while the control plane's upgrade is still under way.
+    for _ in 0..400 {
+        for action in plan(&next, &seen(&world), now()).actions {
+            let _ = simulate(&next, &mut world, &action, now());
+        }
+        for happening in happenings(&world) {
+            happen(&mut world, &happening, now());
+        }
+        if versions_of(&world, "w-0").node == new().node && world.cluster.upgrade.is_some() {
+            break;
+        }
+        world = older(&world, SignedDuration::from_secs(1));
+    }
+    assert!(world.cluster.upgrade.is_some());
+    for _ in 0..3 {
+        happenings(&world).iter().for_each(|h| happen(&mut world, h, now()));
+    }
+    // Long after that step's time another leader takes over: it has heard of no agent yet, or cannot render yet.
+    let world = older(&world, SignedDuration::from_secs(300));
+    for unseen in [true, false] {
+        let mut view = seen(&world);
+        if unseen {
+            view.agents.clear()
+        } else {
+            view.wanted.clear()
+        }
+        let stops = |a: &Action| matches!(a, Action::RecordUpgrade { to: Some(to), .. } if to.stopped.is_some());
+        let actions = plan(&next, &view, now()).actions;
+        assert!(!actions.iter().any(stops), "{actions:#?}");
+    }
+}
