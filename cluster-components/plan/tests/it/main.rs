@@ -17,3 +17,4 @@ mod skew;
 mod tables;
 mod time;
 mod traces;
+mod votes;
