@@ -49,8 +49,8 @@ impl Stage {
     fn limit(self) -> Duration {
         Duration::from_secs(
             60 * match self {
-                Self::Lint => 10,
-                Self::Clippy => 12,
+                Self::Lint => 15,
+                Self::Clippy => 15,
                 Self::Artifacts => 40,
                 Self::Unit => 20,
                 Self::E2e => 35,
