@@ -2,7 +2,7 @@
 
 use crate::happenings::{happen, happenings};
 use crate::simulate::{seen, simulate};
-use crate::{Action, EtcdFacts, Fact, Observed, PreflightFacts, Wait, plan};
+use crate::{Action, AgentFacts, EtcdFacts, Fact, Observed, PreflightFacts, ProbeFacts, Wait, plan};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use slipway_model::ClusterSpec;
@@ -119,6 +119,18 @@ fn as_world(spec: &ClusterSpec, observed: &Observed) -> Observed {
     }
     for node in world.nodes.known_mut().into_iter().flatten() {
         for_unknown(&mut node.pods, vec![]);
+    }
+    // What is ill on a machine that speaks, and is not etcd's or the API server's (those follow from the model), is assumed to get well.
+    for agent in world.agents.values_mut() {
+        if let AgentFacts::Heard(state) = agent {
+            state.trouble = None;
+            state.failing_units.clear();
+            state
+                .probes
+                .values_mut()
+                .filter(|p| !p.healthy)
+                .for_each(|p| *p = ProbeFacts { healthy: true, message: String::new(), ..p.clone() });
+        }
     }
     let to = Some(spec.control_plane.versions);
     if world.preflight.known().is_none_or(|facts| facts.to != to) {

@@ -135,3 +135,17 @@ fn forecasts_read_well() {
     insta::assert_snapshot!("upgrade_3_2", forecast(&upgraded, &seen(&world), now()));
     insta::assert_snapshot!("delete_1_1", forecast(&spec(1, 1), &seen(&deleting(complete(&spec(1, 1)))), now()));
 }
+
+#[test]
+fn what_is_ill_at_the_moment_is_assumed_to_get_well_and_takes_nothing_back() {
+    let spec = crate::build::spec(3, 1);
+    let mut world = crate::build::complete(&spec);
+    let worker = "demo-w-0".parse().unwrap();
+    let Some(slipway_plan::AgentFacts::Heard(state)) = world.agents.get_mut(&worker) else { panic!("it is not heard") };
+    let since = crate::build::now();
+    state.probes.insert("slipway-images".into(), slipway_plan::ProbeFacts { healthy: false, message: "activating".into(), since });
+    let foreseen = slipway_plan::forecast(&crate::build::upgraded(spec), &world, since);
+    assert_eq!(foreseen.end, slipway_plan::End::Done, "{foreseen}");
+    let back = |a: &slipway_plan::Action| matches!(a, slipway_plan::Action::SetVersions { from, to, .. } if to < from);
+    assert!(!foreseen.steps.iter().flat_map(|s| &s.actions).any(back), "{foreseen}");
+}
