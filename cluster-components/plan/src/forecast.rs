@@ -2,7 +2,7 @@
 
 use crate::happenings::{happen, happenings};
 use crate::simulate::{seen, simulate};
-use crate::{Action, AgentFacts, EtcdFacts, Fact, Observed, PreflightFacts, ProbeFacts, Wait, plan};
+use crate::{Action, AgentFacts, EtcdFacts, Fact, Observed, PROBE_API_SERVER, PROBE_ETCD, PreflightFacts, Wait, plan};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use slipway_model::ClusterSpec;
@@ -120,16 +120,13 @@ fn as_world(spec: &ClusterSpec, observed: &Observed) -> Observed {
     for node in world.nodes.known_mut().into_iter().flatten() {
         for_unknown(&mut node.pods, vec![]);
     }
-    // What is ill on a machine that speaks, and is not etcd's or the API server's (those follow from the model), is assumed to get well.
+    // Probes of which the model knows nothing would stay as they are for ever: they are assumed to get well.
     for agent in world.agents.values_mut() {
-        if let AgentFacts::Heard(state) = agent {
-            state.trouble = None;
-            state.failing_units.clear();
-            state
-                .probes
-                .values_mut()
-                .filter(|p| !p.healthy)
-                .for_each(|p| *p = ProbeFacts { healthy: true, message: String::new(), ..p.clone() });
+        let AgentFacts::Heard(state) = agent else { continue };
+        let others = state.probes.iter_mut().filter(|(name, _)| ![PROBE_ETCD, PROBE_API_SERVER].contains(&name.as_str()));
+        for (_, probe) in others.filter(|(_, probe)| !probe.healthy) {
+            probe.healthy = true;
+            probe.message.clear();
         }
     }
     let to = Some(spec.control_plane.versions);
