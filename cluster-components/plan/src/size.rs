@@ -2,8 +2,8 @@
 
 use crate::draft::Draft;
 use crate::quorum::{Votes, member_of};
-use crate::{MachineRecord, Reason, Removal, departure, maintenance, pools};
-use slipway_model::{PoolName, Strategy};
+use crate::{MachineRecord, Reason, Removal, departure, maintenance, pools, rollout};
+use slipway_model::PoolName;
 
 /// Makes and takes away machines of a control plane that was founded.
 pub(crate) fn keep(draft: &mut Draft<'_>, votes: &Votes<'_>) {
@@ -49,20 +49,14 @@ fn order(draft: &Draft<'_>, votes: &Votes<'_>, staying: &[&MachineRecord], machi
     let zone = |m: &MachineRecord| draft.instance(m).and_then(|i| i.zone.as_ref());
     let neighbours = staying.iter().filter(|m| zone(m) == zone(machine)).count();
     let reverse = std::cmp::Reverse::<u32>;
-    (member.is_some(), answers, !is_outdated(draft, machine), std::cmp::Reverse(neighbours), leads, reverse(machine.ordinal))
+    (member.is_some(), answers, !rollout::is_outdated(draft, machine), std::cmp::Reverse(neighbours), leads, reverse(machine.ordinal))
 }
 
 fn because(draft: &Draft<'_>, votes: &Votes<'_>, machine: &MachineRecord) -> &'static str {
     match member_of(votes.etcd, machine).filter(|m| !m.learner) {
         None => "this one has no vote in etcd yet",
         Some(member) if !votes.answers(member) => "this one's etcd member does not answer",
-        Some(_) if is_outdated(draft, machine) => "this one is outdated",
+        Some(_) if rollout::is_outdated(draft, machine) => "this one is outdated",
         Some(_) => "of those in the fullest zone that do not lead etcd, this one is the youngest",
     }
-}
-
-/// Whether only a new machine can make of it what the spec says.
-pub(crate) fn is_outdated(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
-    let wanted = &draft.spec.control_plane;
-    machine.revision != wanted.revision || (wanted.strategy == Strategy::Replace && machine.versions != wanted.versions)
 }

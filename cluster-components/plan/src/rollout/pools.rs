@@ -90,18 +90,19 @@ fn in_place(draft: &mut Draft<'_>, pool: &Pool, wanted: u32, members: &[&Machine
     for (works, machine) in by_turn {
         if works {
             if spare == 0 {
-                draft.wait_on(
-                    &machine.name,
-                    Reason::WaitingForOthers,
-                    format!("its turn: pool {} keeps {floor} machines", pool.name),
-                    machine.created,
-                );
+                wait_for_turn(draft, machine, pool, floor);
                 continue;
             }
             spare = spare.saturating_sub(1);
         }
         change(draft, machine, &pool.versions);
     }
+}
+
+/// The pool keeps so many machines at work, and this one is one of them.
+pub(super) fn wait_for_turn(draft: &mut Draft<'_>, machine: &MachineRecord, pool: &Pool, floor: u32) {
+    let what = format!("its turn: pool {} keeps {floor} machines", pool.name);
+    draft.wait_on(&machine.name, Reason::WaitingForOthers, what, machine.created);
 }
 
 /// Empties one machine's Node where its kubelet's minor changes, then tells it.

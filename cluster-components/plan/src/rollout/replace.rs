@@ -154,12 +154,7 @@ pub(super) fn workers(draft: &mut Draft<'_>, pool: &Pool, wanted: u32, members: 
     outdated.sort_by_key(|(works, m)| (*works, m.ordinal));
     for (works, machine) in outdated {
         if slots == 0 || (works && spare == 0) {
-            draft.wait_on(
-                &machine.name,
-                Reason::WaitingForOthers,
-                format!("its turn: pool {} keeps {floor} machines", pool.name),
-                machine.created,
-            );
+            pools::wait_for_turn(draft, machine, pool, floor);
             continue;
         }
         slots = slots.saturating_sub(1);
