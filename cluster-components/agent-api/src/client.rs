@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use secrecy::SecretString;
-use slipway_model::{MachinePlan, PlanDigest};
+use slipway_model::{ArtifactRef, MachinePlan, PlanDigest};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -218,6 +218,15 @@ impl AgentClient {
         let stream = self.peer.call(self.grpc.clone().etcd_snapshot(request)).await?;
         let peer = self.peer.clone();
         Ok(stream.map(move |item| item.map_err(|status| peer.explain(&status))).boxed())
+    }
+
+    /// Tries another build of the agent in place of `expected` (sha256 of the one that runs). Returns when its trial has begun; how that ends
+    /// is in the machine's state. Repeating it is safe. A fetch that takes long is an error to retry: the agent goes on with it.
+    pub async fn update(&self, epoch: u64, expected_sha256: &str, build: &ArtifactRef) -> Result<(), AgentError> {
+        let artifact = serde_json::to_vec(build).map_err(|e| AgentError::Own(format!("the build of the agent: {e}")))?;
+        let request =
+            v1::UpdateRequest { machine_uid: self.machine_uid.clone(), epoch, expected_sha256: expected_sha256.to_owned(), artifact };
+        self.peer.call(self.grpc.clone().update(request)).await.map(|_| ())
     }
 
     /// Stops the machine's units and wipes what Slipway wrote. Afterwards the agent takes nothing more.

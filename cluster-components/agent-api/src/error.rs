@@ -62,6 +62,32 @@ pub enum AgentError {
         /// Digest of the plan last accepted, empty when there is none.
         current: String,
     },
+    /// The agent is another build than the caller thinks.
+    #[error("the agent at {peer} is build {current:.12} by now: observe again")]
+    OtherBuild {
+        /// Address or machine.
+        peer: String,
+        /// sha256 of the build that runs.
+        current: String,
+    },
+    /// Another build of the agent is on trial.
+    #[error("build {build:.12} is on trial at {peer}: wait for its end")]
+    OnTrial {
+        /// Address or machine.
+        peer: String,
+        /// sha256 of the build on trial.
+        build: String,
+    },
+    /// This build of the agent was tried there and did not stay.
+    #[error("the agent at {peer} does not take build {build:.12}: {why}")]
+    RefusedBuild {
+        /// Address or machine.
+        peer: String,
+        /// sha256 of the build.
+        build: String,
+        /// The agent's words.
+        why: String,
+    },
     /// The machine was reset.
     #[error("the machine at {peer} was reset")]
     Reset {
@@ -95,10 +121,17 @@ impl AgentError {
     pub fn class(&self) -> ErrorClass {
         match self {
             Self::Unreachable { .. } | Self::Failed { .. } => ErrorClass::Retry,
-            Self::NotClaimed { .. } | Self::AlreadyClaimed { .. } | Self::DigestMismatch { .. } => ErrorClass::Wait,
-            Self::WrongIdentity { .. } | Self::StaleEpoch { .. } | Self::Reset { .. } | Self::Refused { .. } | Self::Own(_) => {
-                ErrorClass::Terminal
-            }
+            Self::NotClaimed { .. }
+            | Self::AlreadyClaimed { .. }
+            | Self::DigestMismatch { .. }
+            | Self::OtherBuild { .. }
+            | Self::OnTrial { .. } => ErrorClass::Wait,
+            Self::WrongIdentity { .. }
+            | Self::StaleEpoch { .. }
+            | Self::RefusedBuild { .. }
+            | Self::Reset { .. }
+            | Self::Refused { .. }
+            | Self::Own(_) => ErrorClass::Terminal,
         }
     }
 
@@ -123,6 +156,9 @@ impl AgentError {
                 Reason::StaleEpoch => Self::StaleEpoch { peer, heard: refusal.epoch },
                 Reason::DigestMismatch => Self::DigestMismatch { peer, current: refusal.current_digest },
                 Reason::Reset => Self::Reset { peer },
+                Reason::OtherBuild => Self::OtherBuild { peer, current: refusal.current_digest },
+                Reason::OnTrial => Self::OnTrial { peer, build: refusal.current_digest },
+                Reason::RefusedBuild => Self::RefusedBuild { peer, build: refusal.current_digest, why },
                 Reason::WrongProof | Reason::Unauthenticated | Reason::Invalid | Reason::Unspecified => Self::Refused { peer, why },
             };
         }

@@ -49,6 +49,28 @@ pub enum Refusal {
     /// This machine was reset.
     #[error("this machine was reset and takes nothing more")]
     Reset,
+    /// The agent is another build than the caller thinks.
+    #[error("this agent is build {}, not {}: look again before replacing it", shown(current), shown(expected))]
+    OtherBuild {
+        /// sha256 of the build that runs.
+        current: String,
+        /// What the caller thought.
+        expected: String,
+    },
+    /// Another build is on trial.
+    #[error("build {} is on trial here: wait for its end", shown(build))]
+    OnTrial {
+        /// sha256 of the build on trial.
+        build: String,
+    },
+    /// This build was tried here and did not stay.
+    #[error("build {} was tried here and did not stay ({why}): make another build", shown(build))]
+    RefusedBuild {
+        /// sha256 of the build.
+        build: String,
+        /// What was wrong with it.
+        why: String,
+    },
 }
 
 fn shown(digest: &str) -> &str {
@@ -68,6 +90,9 @@ impl Refusal {
             Self::DigestMismatch { .. } => Reason::DigestMismatch,
             Self::Invalid(_) => Reason::Invalid,
             Self::Reset => Reason::Reset,
+            Self::OtherBuild { .. } => Reason::OtherBuild,
+            Self::OnTrial { .. } => Reason::OnTrial,
+            Self::RefusedBuild { .. } => Reason::RefusedBuild,
         }
     }
 
@@ -76,9 +101,14 @@ impl Refusal {
             Self::WrongProof | Self::AlreadyClaimed => Code::PermissionDenied,
             Self::Unauthenticated => Code::Unauthenticated,
             Self::Invalid(_) => Code::InvalidArgument,
-            Self::NotClaimed | Self::WrongMachine { .. } | Self::StaleEpoch { .. } | Self::DigestMismatch { .. } | Self::Reset => {
-                Code::FailedPrecondition
-            }
+            Self::NotClaimed
+            | Self::WrongMachine { .. }
+            | Self::StaleEpoch { .. }
+            | Self::DigestMismatch { .. }
+            | Self::Reset
+            | Self::OtherBuild { .. }
+            | Self::OnTrial { .. }
+            | Self::RefusedBuild { .. } => Code::FailedPrecondition,
         }
     }
 }
@@ -88,7 +118,8 @@ impl From<Refusal> for Status {
         let mut details = v1::Refusal { reason: refusal.reason().into(), ..v1::Refusal::default() };
         match &refusal {
             Refusal::StaleEpoch { heard, .. } => details.epoch = *heard,
-            Refusal::DigestMismatch { current, .. } => details.current_digest.clone_from(current),
+            Refusal::DigestMismatch { current, .. } | Refusal::OtherBuild { current, .. } => details.current_digest.clone_from(current),
+            Refusal::OnTrial { build } | Refusal::RefusedBuild { build, .. } => details.current_digest.clone_from(build),
             _ => {}
         }
         Status::with_details(refusal.code(), refusal.to_string(), details.encode_to_vec().into())

@@ -196,7 +196,7 @@ fn altered(what: &str, found: &str, size: u64, wanted: &ArtifactRef) -> String {
 }
 
 /// sha256 of a file, hex.
-fn hash(path: &Path) -> io::Result<String> {
+pub fn hash(path: &Path) -> io::Result<String> {
     let mut file = File::open(path)?;
     let mut context = digest::Context::new(&digest::SHA256);
     let mut buffer = vec![0; BUFFER];

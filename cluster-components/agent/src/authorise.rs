@@ -32,7 +32,7 @@ pub fn rule(path: &str) -> Option<Rule> {
     Some(match path.strip_prefix("/slipway.agent.v1.Agent/")? {
         "GetInfo" => Rule::UntilSealed,
         "Claim" | "Install" => Rule::Token,
-        "Renew" | "ApplyPlan" | "Watch" | "Logs" | "Tunnel" | "EtcdSnapshot" | "Reset" => Rule::Operator,
+        "Renew" | "ApplyPlan" | "Watch" | "Logs" | "Tunnel" | "EtcdSnapshot" | "Update" | "Reset" => Rule::Operator,
         _ => return None,
     })
 }

@@ -1,7 +1,7 @@
 //! What a plan must look like before it is accepted. Whoever sends one is root on this machine anyway (units run what they like); this
 //! catches mistakes before they are persisted, and keeps a plan from sawing off the agent's own branch.
 
-use slipway_model::{MachinePlan, ProbeKind};
+use slipway_model::{ArtifactRef, MachinePlan, ProbeKind};
 use std::collections::BTreeSet;
 
 /// Where files and directories may be.
@@ -34,6 +34,8 @@ const FORBIDDEN: &[&str] = &[
 
 /// The agent's own unit.
 pub const AGENT_UNIT: &str = "slipway-agent.service";
+/// The agent's own program.
+pub const AGENT: &str = "slipway-agent";
 
 const UNIT_KINDS: &[&str] = &["service", "socket", "timer", "path", "target", "slice", "mount"];
 
@@ -129,27 +131,46 @@ fn paths(plan: &MachinePlan) -> Result<(), String> {
 
 fn artifacts(plan: &MachinePlan) -> Result<(), String> {
     unique("artifact", plan.artifacts.iter().map(|artifact| artifact.name.as_str()))?;
-    for artifact in &plan.artifacts {
+    plan.artifacts.iter().try_for_each(|artifact| {
         let name = &artifact.name;
         let good = (1..=128).contains(&name.len())
             && !name.starts_with('.')
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._+-".contains(&b));
-        if !good || name == "slipway-agent" {
-            return Err(format!("artifact {name:?}: a name is letters, digits and '._+-', begins with no dot, and is not slipway-agent"));
+        if !good || name == AGENT {
+            return Err(format!("artifact {name:?}: a name is letters, digits and '._+-', begins with no dot, and is not {AGENT}"));
         }
-        if artifact.sha256.len() != 64 || !artifact.sha256.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-            return Err(format!("artifact {name}: its sha256 is not 64 lower-case hexadecimal digits"));
-        }
-        if artifact.sources.is_empty() {
-            return Err(format!("artifact {name}: it has no source"));
-        }
-        for source in &artifact.sources {
-            let good = source.strip_prefix("file://").is_some_and(|path| path.starts_with('/') && !path.contains("/../"))
-                || source.starts_with("https://")
-                || source.starts_with("http://");
-            if !good {
-                return Err(format!("artifact {name}: source {source:?} is none of file:///…, https://…, http://…"));
-            }
+        content(artifact)
+    })
+}
+
+/// What is wrong with a build of the agent itself.
+pub fn build(artifact: &ArtifactRef) -> Result<(), String> {
+    if artifact.name == AGENT {
+        content(artifact)
+    } else {
+        Err(format!("artifact {:?}: a build of the agent is named {AGENT}", artifact.name))
+    }
+}
+
+/// Whether this is a sha256 as it is written everywhere.
+pub fn sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+fn content(artifact: &ArtifactRef) -> Result<(), String> {
+    let name = &artifact.name;
+    if !sha256(&artifact.sha256) {
+        return Err(format!("artifact {name}: its sha256 is not 64 lower-case hexadecimal digits"));
+    }
+    if artifact.sources.is_empty() {
+        return Err(format!("artifact {name}: it has no source"));
+    }
+    for source in &artifact.sources {
+        let good = source.strip_prefix("file://").is_some_and(|path| path.starts_with('/') && !path.contains("/../"))
+            || source.starts_with("https://")
+            || source.starts_with("http://");
+        if !good {
+            return Err(format!("artifact {name}: source {source:?} is none of file:///…, https://…, http://…"));
         }
     }
     Ok(())
@@ -208,7 +229,7 @@ fn probes(plan: &MachinePlan) -> Result<(), String> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
-    use slipway_model::{ArtifactRef, Directory, File, Gate, Probe, Unit, UnitState, User};
+    use slipway_model::{Directory, File, Gate, Probe, Unit, UnitState, User};
 
     fn good() -> MachinePlan {
         MachinePlan {

@@ -32,6 +32,7 @@ mod snapshot;
 mod systemd;
 mod tunnel;
 mod units;
+mod update;
 pub mod wait_for;
 
 pub use run::run;

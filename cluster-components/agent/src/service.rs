@@ -9,6 +9,7 @@ use crate::reset::{Reset, ResetState};
 use crate::root::{self, Root};
 use crate::server::Peer;
 use crate::snapshot::{Program, Snapshots};
+use crate::update::{self, Updates};
 use crate::{logs, tunnel};
 use arc_swap::ArcSwap;
 use futures::StreamExt;
@@ -42,6 +43,7 @@ pub struct Machine {
     plans: watch::Sender<Option<Arc<Plan>>>,
     reset: Reset,
     snapshots: Snapshots,
+    updates: Updates,
 }
 
 impl Machine {
@@ -58,8 +60,8 @@ impl Machine {
     ) -> Self {
         let plans = watch::Sender::new(accepted.plan.clone());
         let (root, snapshots) = (root.clone(), Snapshots::new(root));
-        let identity = ArcSwap::from_pointee(identity);
-        Self { root, credentials, board, boot_id, identity, accepted: accepted.into(), plans, reset, snapshots }
+        let (identity, updates) = (ArcSwap::from_pointee(identity), Updates::start(&board));
+        Self { root, credentials, board, boot_id, identity, accepted: accepted.into(), plans, reset, snapshots, updates }
     }
 
     /// The accepted plan, now and later. None after a reset.
@@ -254,6 +256,16 @@ impl Agent for Service {
         self.0.accepted.lock().await.fence(epoch)?;
         let program = Program::of(self.0.plans.borrow().as_deref().map(|plan| &plan.plan), &self.0.root)?;
         Ok(Response::new(self.0.snapshots.take(program)?))
+    }
+
+    async fn update(&self, request: Request<v1::UpdateRequest>) -> Result<Response<v1::UpdateResponse>, Status> {
+        let v1::UpdateRequest { machine_uid, epoch, expected_sha256, artifact } = request.into_inner();
+        self.0.mine(&machine_uid)?;
+        self.0.alive()?;
+        let build = update::parse(&artifact)?;
+        self.0.accepted.lock().await.fence(epoch)?;
+        self.0.updates.begin(&expected_sha256, &build).await?;
+        Ok(Response::new(v1::UpdateResponse {}))
     }
 
     async fn reset(&self, request: Request<v1::ResetRequest>) -> Result<Response<v1::ResetResponse>, Status> {
