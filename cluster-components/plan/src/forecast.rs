@@ -10,7 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 /// More passes than any cluster of sane size needs.
-const PASSES: usize = 400;
+pub(crate) const PASSES: usize = 400;
 /// The longest pause a forecast looks beyond.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
@@ -72,12 +72,33 @@ pub struct Forecast {
 /// Foresees what the operator would do from here, if nothing fails.
 #[must_use]
 pub fn forecast(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Forecast {
-    let mut world = as_world(spec, observed);
-    let mut now = now;
     let mut steps = vec![];
+    let end = foresee(spec, observed, now, &mut steps, &mut || true);
+    Forecast { steps, end: end.unwrap_or(End::Unbounded) }
+}
+
+/// The same for those who have other things to do: `None` as soon as `go_on`, asked before each pass, says no.
+#[must_use]
+pub fn forecast_while(spec: &ClusterSpec, observed: &Observed, now: Timestamp, mut go_on: impl FnMut() -> bool) -> Option<Forecast> {
+    let mut steps = vec![];
+    let end = foresee(spec, observed, now, &mut steps, &mut go_on)?;
+    Some(Forecast { steps, end })
+}
+
+fn foresee(
+    spec: &ClusterSpec,
+    observed: &Observed,
+    mut now: Timestamp,
+    steps: &mut Vec<Step>,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Option<End> {
+    let mut world = as_world(spec, observed);
     for _ in 0..PASSES {
+        if !go_on() {
+            return None;
+        }
         if world.is_over() {
-            return Forecast { steps, end: End::Done };
+            return Some(End::Done);
         }
         let next = plan(spec, &seen(&world), now);
         let etcd = Quorum::of(&world);
@@ -101,10 +122,10 @@ pub fn forecast(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Fore
             Some(pause) if !next.waits.is_empty() && world.cloud.known().is_some() => {
                 now = now.saturating_add(SignedDuration::try_from(pause).unwrap_or(SignedDuration::ZERO)).unwrap_or(now);
             }
-            _ => return Forecast { steps, end: if next.waits.is_empty() { End::Done } else { End::Waits(next.waits) } },
+            _ => return Some(if next.waits.is_empty() { End::Done } else { End::Waits(next.waits) }),
         }
     }
-    Forecast { steps, end: End::Unbounded }
+    Some(End::Unbounded)
 }
 
 /// What was observed, as a world to play in: past failures are assumed to pass, an API that was never up has no Nodes, pods that were not asked for
@@ -139,34 +160,5 @@ fn as_world(spec: &ClusterSpec, observed: &Observed) -> Observed {
 fn for_unknown<T>(fact: &mut Fact<T>, value: T) {
     if let Fact::Unknown { .. } = fact {
         *fact = Fact::Known(value);
-    }
-}
-
-/// For people: one line per action, numbered by pass.
-impl fmt::Display for Forecast {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut known = None;
-        for (number, step) in self.steps.iter().enumerate() {
-            // Told where it changes: what a step leaves behind stands before the next one.
-            if let Some(quorum) = step.etcd.filter(|_| step.etcd != known) {
-                writeln!(f, "     ({quorum})")?;
-                known = step.etcd;
-            }
-            for (line, action) in step.actions.iter().enumerate() {
-                match line {
-                    0 => writeln!(f, "{:>3}. {action}", number + 1)?,
-                    _ => writeln!(f, "     {action}")?,
-                }
-            }
-        }
-        match &self.end {
-            End::Done if self.steps.is_empty() => writeln!(f, "nothing to do"),
-            End::Done => writeln!(f, "then everything is as the spec says"),
-            End::Waits(waits) => {
-                writeln!(f, "then:")?;
-                waits.iter().try_for_each(|w| writeln!(f, "     {w}"))
-            }
-            End::Unbounded => writeln!(f, "and so on: no end was found within {PASSES} passes"),
-        }
     }
 }

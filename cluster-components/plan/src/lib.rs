@@ -20,6 +20,7 @@ mod draft;
 mod drain;
 mod facts;
 mod forecast;
+mod foretold;
 mod happenings;
 mod healing;
 mod infrastructure;
@@ -50,7 +51,8 @@ pub use facts::{
     AgentFacts, AgentState, CloudFacts, EtcdFacts, InstanceFacts, InstanceState, LoadBalancerFacts, MemberFacts, MemberId, MemberStatus,
     NodeFacts, PodFacts, PodKey, PreflightFacts, ProbeFacts, SnapshotFacts, Trouble,
 };
-pub use forecast::{End, Forecast, Quorum, Step, forecast};
+pub use forecast::{End, Forecast, Quorum, Step, forecast, forecast_while};
+pub use foretold::{Foretold, ToldEnd, ToldStep};
 #[doc(hidden)]
 pub use happenings::follow as world_follows;
 pub use happenings::{Happening, happen, happenings};
