@@ -104,7 +104,7 @@ pub struct MemberFacts {
     pub id: MemberId,
     /// Its name; empty while it was added and has never started.
     pub name: String,
-    /// Address in its peer URL: whose machine it is.
+    /// Address in its peer URL. Whose machine it is, its name says: clouds use addresses again.
     pub peer: Ipv4Addr,
     /// It does not vote yet.
     pub learner: bool,
@@ -150,12 +150,6 @@ impl EtcdFacts {
     pub fn is_told_by(&self, join: &JoinRecord) -> bool {
         let told: BTreeSet<Ipv4Addr> = join.members.values().copied().collect();
         told == self.members.iter().map(|m| m.peer).collect()
-    }
-
-    /// The member on a machine.
-    #[must_use]
-    pub fn at(&self, address: Ipv4Addr) -> Option<&MemberFacts> {
-        self.members.iter().find(|m| m.peer == address)
     }
 }
 

@@ -60,6 +60,7 @@ pub use infrastructure::API_PORT;
 pub use maintenance::{Closed, maintenance_open};
 pub use membership::STABLE_FOR;
 pub use outcome::{Condition, ConditionType, Decision, Plan, Status, Wait};
+pub use quorum::is_of as is_member_of;
 pub use reasons::Reason;
 pub use simulate::{Refused, seen, simulate};
 #[doc(hidden)]

@@ -12,7 +12,8 @@ pub(crate) fn quorum(voters: usize) -> usize {
 }
 
 /// Whether a member is a machine's.
-pub(crate) fn is_of(member: &MemberFacts, machine: &MachineRecord) -> bool {
+#[must_use]
+pub fn is_of(member: &MemberFacts, machine: &MachineRecord) -> bool {
     if !member.name.is_empty() {
         return member.name == machine.name.as_str();
     }

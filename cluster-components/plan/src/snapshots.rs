@@ -1,6 +1,7 @@
 //! Snapshots that people ask for: EtcdSnapshot objects that are not complete. Those that upgrades need are the rollout's.
 
 use crate::draft::Draft;
+use crate::quorum::member_of;
 use crate::{Action, EtcdFacts, Fact, MachineRecord};
 
 /// Takes them, one at a time: the first that did not fail lately. Those that did are told.
@@ -23,7 +24,7 @@ pub(crate) fn asked_for(draft: &mut Draft<'_>) {
 
 /// Whether the machine's member leads; `None` where it has none that votes and answers.
 fn leads(draft: &Draft<'_>, etcd: &EtcdFacts, machine: &MachineRecord) -> Option<bool> {
-    let member = etcd.at(machine.instance.as_ref()?.address).filter(|m| !m.learner)?;
+    let member = member_of(etcd, machine).filter(|m| !m.learner)?;
     draft.heard(&machine.name)?;
     member.status.known().map(|s| s.leader)
 }

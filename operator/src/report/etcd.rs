@@ -2,7 +2,7 @@
 
 use crate::compose::World;
 use slipway_crds::EtcdMember;
-use slipway_plan::{EtcdFacts, Fact, MemberFacts};
+use slipway_plan::{EtcdFacts, Fact, MemberFacts, is_member_of};
 
 /// Members as they were seen; while they cannot be, as they were told last.
 pub fn members(world: &World, before: &[EtcdMember]) -> Vec<EtcdMember> {
@@ -38,6 +38,6 @@ fn role(member: &MemberFacts) -> &'static str {
 
 fn machine_of(world: &World, member: &MemberFacts) -> String {
     let records = world.observed.machines.known().map_or(&[][..], Vec::as_slice);
-    let found = records.iter().find(|m| m.is_control_plane() && m.instance.as_ref().is_some_and(|i| i.address == member.peer));
+    let found = records.iter().find(|m| m.is_control_plane() && is_member_of(member, m));
     found.map(|m| m.name.to_string()).unwrap_or_default()
 }

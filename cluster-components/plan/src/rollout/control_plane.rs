@@ -3,6 +3,7 @@
 use super::well::{Ill, ill, is_settled, soaks_until};
 use super::{PARTS, begin, goes_back, node, replace, serving, skew, tell, undo};
 use crate::draft::Draft;
+use crate::quorum::is_of;
 use crate::{Action, EtcdFacts, MachineRecord, MemberFacts, Reason, maintenance};
 use jiff::Timestamp;
 use slipway_model::{MachineVersions, Part, Strategy};
@@ -181,8 +182,7 @@ fn may_be_changed_ill(draft: &mut Draft<'_>, machine: &MachineRecord, target: &M
 
 /// Whether a machine's member leads.
 pub(super) fn leads(etcd: &EtcdFacts, machine: &MachineRecord) -> bool {
-    let address = machine.instance.as_ref().map(|i| i.address);
-    etcd.leader().is_some_and(|l| Some(l.peer) == address)
+    etcd.leader().is_some_and(|l| is_of(l, machine))
 }
 
 /// Who takes leadership over: a voter that answers, of the newest version: it will not have to hand it over again.

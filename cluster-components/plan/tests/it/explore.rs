@@ -3,11 +3,11 @@
 use crate::build::{at, complete, nothing, now, patched, revised, spec, upgraded};
 use crate::faults::{Budget, Loss, NONE};
 use crate::invariants::{always, refused};
-use crate::life::{Grain, Life, Moment, Step, hash, thorough};
+use crate::life::{Grain, Life, Moment, Step, hash, records, thorough};
 use slipway_model::{ClusterSpec, DeletionPolicy};
 use slipway_plan::Observed;
 use stateright::{Checker, Model, Property};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,31 @@ struct Exploration {
     life: Life,
     converging: Mutex<HashSet<(usize, u64)>>,
     sound: Mutex<HashSet<(usize, u64)>>,
+    /// What is to be met on the way, or a life proves less than its name says: see [`Sight`].
+    seen: Mutex<BTreeSet<Sight>>,
+}
+
+/// Something that lives are explored for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Sight {
+    /// A machine stands at the address of another one that is still recorded.
+    AddressUsedAgain,
+}
+
+impl Sight {
+    const ALL: [Self; 1] = [Self::AddressUsedAgain];
+
+    fn is_of(self, world: &Observed) -> bool {
+        match self {
+            Self::AddressUsedAgain => {
+                let mut addresses: Vec<_> = records(world).iter().filter_map(|m| m.instance.as_ref().map(|i| i.address)).collect();
+                let all = addresses.len();
+                addresses.sort_unstable();
+                addresses.dedup();
+                addresses.len() < all
+            }
+        }
+    }
 }
 
 impl Exploration {
@@ -26,6 +51,7 @@ impl Exploration {
         let key = (moment.spec, moment.truth.key);
         let holds = self.sound.lock().unwrap().contains(&key) || always(self.life.spec(moment), &moment.truth.world).is_none();
         if holds {
+            self.seen.lock().unwrap().extend(Sight::ALL.into_iter().filter(|s| s.is_of(&moment.truth.world)));
             self.sound.lock().unwrap().insert(key);
         }
         holds
@@ -66,11 +92,11 @@ impl Model for Exploration {
     }
 }
 
-/// Explores a life to its end, and fails with the shortest way to what is broken.
-fn explore(title: &str, life: Life) {
+/// Explores a life to its end, and fails with the shortest way to what is broken. Returns what was met on the way.
+fn explore(title: &str, life: Life) -> BTreeSet<Sight> {
     let started = Instant::now();
     let title = format!("{title}, {}", life.faults());
-    let model = Exploration { life, converging: Mutex::default(), sound: Mutex::default() };
+    let model = Exploration { life, converging: Mutex::default(), sound: Mutex::default(), seen: Mutex::default() };
     let checker = model
         .checker()
         .threads(1)
@@ -99,6 +125,7 @@ fn explore(title: &str, life: Life) {
         );
     }
     assert!(checker.is_done(), "{title}: not explored to its end in time");
+    std::mem::take(&mut *checker.model().seen.lock().unwrap())
 }
 
 /// A life with these faults, and with wider ones where there is time for it.
@@ -226,7 +253,9 @@ fn control_planes_that_die_are_replaced_as_far_as_the_quorum_bears() {
         explore(&format!("heal {planes}"), life);
     }
     let losses: &[Loss] = if thorough() { &[Loss::Vanishes, Loss::Hangs] } else { &[Loss::Vanishes] };
-    explore("heal 3", Life::new(vec![spec(3, 0)], complete(&spec(3, 0)), Grain::Coarse, Budget { losses: 2, ..NONE }).losing(losses));
+    let twice = Life::new(vec![spec(3, 0)], complete(&spec(3, 0)), Grain::Coarse, Budget { losses: 2, ..NONE }).losing(losses);
+    let met = explore("heal 3", twice);
+    assert!(met.contains(&Sight::AddressUsedAgain), "a member's machine is not told by its address");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use crate::invariants::votes;
 use crate::life::records;
 use crate::time::long_ago;
-use slipway_model::{ClusterSpec, DeletionPolicy, MachineName};
+use slipway_model::{ClusterSpec, DeletionPolicy, MachineName, Part};
 use slipway_plan::{Action, AgentFacts, EtcdFacts, InstanceState, MachineRecord, Observed, Removal, what_runs};
 use std::collections::BTreeMap;
 
@@ -119,6 +119,13 @@ fn changes(moved: &Moved<'_>) -> Option<&'static str> {
                 .is_some_and(|u| before.snapshots.known().unwrap().iter().any(|s| s.name == u.snapshot && s.completed.is_some()));
             if plane && !safe {
                 return Some("nothing is upgraded before a snapshot is complete and the upgrade recorded");
+            }
+            // Going back from what failed is not put off for it.
+            let failed = before.cluster.upgrade.as_ref().is_some_and(|u| u.stopped.is_some());
+            let leads = etcd(before).leader().is_some_and(|l| l.name == machine.as_str());
+            let heirs = etcd(before).voters().filter(|m| m.status.known().is_some()).count() > 1;
+            if moved.fresh && !failed && from.differs(Part::Etcd, to) && leads && heirs {
+                return Some("leadership is handed over before a leader's etcd is exchanged");
             }
             let node = before.nodes.known().unwrap().iter().find(|n| n.machine.as_ref() == Some(machine));
             let expired = node.is_some_and(|n| n.cordoned == Some(long_ago()));
