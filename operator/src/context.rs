@@ -4,6 +4,7 @@ use crate::agents::Agents;
 use crate::artifacts::ArtifactIndex;
 use crate::clients::Workloads;
 use crate::effects::Effects;
+use crate::looks::Looks;
 use crate::metrics::Metrics;
 use crate::snapshots::SnapshotStore;
 use async_trait::async_trait;
@@ -109,6 +110,8 @@ pub struct Context {
     pub effects: Effects,
     /// Counts everything else.
     pub metrics: Arc<Metrics>,
+    /// What the last pass over each cluster saw.
+    pub looks: Arc<Looks>,
     /// Called when another operator leads: this process must end.
     pub step_down: CancellationToken,
     /// How many passes may run at once.

@@ -1,15 +1,8 @@
-//! What the operator counts, and the small HTTP server that tells it: `/metrics` (Prometheus text), `/healthz`, `/readyz`.
+//! What the operator counts, as Prometheus text.
 
-use axum::Router;
-use axum::extract::State;
-use axum::http::StatusCode;
-use axum::routing::get;
 use std::fmt::Write;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// Counters and gauges. One per process.
 #[derive(Debug, Default)]
@@ -65,6 +58,12 @@ impl Metrics {
         self.epoch.store(epoch, Ordering::Relaxed);
     }
 
+    /// Whether this operator leads.
+    #[must_use]
+    pub fn is_leading(&self) -> bool {
+        self.leading.load(Ordering::Relaxed)
+    }
+
     /// The Prometheus text.
     #[must_use]
     pub fn text(&self) -> String {
@@ -88,22 +87,4 @@ impl Metrics {
         line("leader_epoch", "gauge", "Number of this operator's term.", get(&self.epoch).to_string());
         text
     }
-}
-
-/// Serves until `stop`.
-pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, stop: CancellationToken) -> std::io::Result<()> {
-    let listener = tokio::net::TcpListener::bind(address).await?;
-    let app = Router::new()
-        .route("/metrics", get(|State(m): State<Arc<Metrics>>| async move { m.text() }))
-        .route("/healthz", get(|| async { "ok\n" }))
-        // A follower is ready too: it stands by.
-        .route(
-            "/readyz",
-            get(|State(m): State<Arc<Metrics>>| async move {
-                let role = if m.leading.load(Ordering::Relaxed) { "leader\n" } else { "follower\n" };
-                (StatusCode::OK, role)
-            }),
-        )
-        .with_state(metrics);
-    axum::serve(listener, app).with_graceful_shutdown(async move { stop.cancelled().await }).await
 }

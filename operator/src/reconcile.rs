@@ -1,6 +1,7 @@
 //! One pass over one Cluster. This is the table of contents; each step is a module.
 
 use crate::context::Context;
+use crate::looks::Look;
 use crate::memory::Memory;
 use crate::observe::ObserveError;
 use crate::{clock, compose, execute, observe, report, validate};
@@ -24,14 +25,21 @@ pub async fn reconcile(context: &Arc<Context>, memory: &mut Memory) -> Result<Ne
         // A plan made now could choose differently. Its end rings the bell.
         return Ok(Next::LookAgain(Duration::from_secs(1)));
     }
-    let Some(seen) = observe::observe(context, memory, now).await? else { return Ok(Next::Gone) };
+    let Some(seen) = observe::observe(context, memory, now).await? else {
+        context.looks.forget(&memory.cluster);
+        return Ok(Next::Gone);
+    };
     let spec = match validate::validate(&seen.cluster, &context.artifacts) {
         Ok(spec) => spec,
-        Err(invalid) => return Ok(report::refused(context, memory, &seen, &invalid, now)),
+        Err(invalid) => {
+            context.looks.refuse(&memory.cluster, &invalid);
+            return Ok(report::refused(context, memory, &seen, &invalid, now));
+        }
     };
     let world = compose::compose(context, memory, seen, spec, now).await; // renders; reads only keys that changed
     let plan = slipway_plan::plan(&world.scene.spec, &world.observed, now); // no client required
     execute::start(context, memory, &world.scene, &plan, now);
     report::report(context, memory, &world, &plan, now);
+    context.looks.keep(&memory.cluster, Look::of(world, now));
     Ok(Next::LookAgain(observe::look_again(memory, &plan, now)))
 }

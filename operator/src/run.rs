@@ -5,9 +5,11 @@ use crate::artifacts::ArtifactIndex;
 use crate::clients::NetworkWorkloads;
 use crate::context::{Context, LocalIdentities};
 use crate::effects::Effects;
-use crate::metrics::{self, Metrics};
+use crate::forecast::Desk;
+use crate::looks::Looks;
+use crate::metrics::Metrics;
 use crate::snapshots::SnapshotStore;
-use crate::{clients, controller};
+use crate::{clients, controller, http_server};
 use anyhow::{Context as _, bail};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
@@ -58,7 +60,7 @@ pub struct Settings {
     /// Where snapshots of etcd are kept: file:///DIRECTORY. Without, none are taken, and no upgrade of a control plane begins.
     #[arg(long, env = "SLIPWAY_SNAPSHOTS")]
     pub snapshots: Option<String>,
-    /// Where /metrics, /healthz and /readyz are served.
+    /// Where /metrics, /healthz, /readyz and forecasts (/plan) are served, in plain HTTP to everybody who reaches it.
     #[arg(long, env = "SLIPWAY_METRICS", default_value = "127.0.0.1:8080")]
     pub metrics: SocketAddr,
     /// How many passes may run at once. Every cluster has its own loop in any case.
@@ -95,9 +97,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     on_signal(stop.clone())?;
     let metrics = Arc::new(Metrics::default());
-    let server = tokio::spawn(metrics::serve(settings.metrics, metrics.clone(), stop.clone()));
+    let looks = Arc::new(Looks::default());
     let client = clients::management(settings.kubeconfig.as_deref()).await?;
-    let context = |epoch| context(&settings, client.clone(), metrics.clone(), epoch);
+    let artifacts = ArtifactIndex::read(&settings.artifacts, &settings.artifact_source)?;
+    let desk = Arc::new(Desk::new(looks.clone(), metrics.clone(), client.clone(), artifacts));
+    let server = tokio::spawn(http_server::serve(settings.metrics, metrics.clone(), desk, stop.clone()));
+    let context = |epoch| context(&settings, client.clone(), metrics.clone(), looks.clone(), epoch);
     // Wrong settings are told before leadership is asked for.
     drop(context(0)?);
 
@@ -144,7 +149,7 @@ fn on_signal(stop: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn context(settings: &Settings, client: Client, metrics: Arc<Metrics>, epoch: u64) -> anyhow::Result<Context> {
+fn context(settings: &Settings, client: Client, metrics: Arc<Metrics>, looks: Arc<Looks>, epoch: u64) -> anyhow::Result<Context> {
     let read = |path: &PathBuf| std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()));
     let (ca, certificate, key) = (read(&settings.cloud_local_ca)?, read(&settings.cloud_local_cert)?, read(&settings.cloud_local_key)?);
     let cloud = LocalClient::connect(&settings.cloud_local_address, &ca, &certificate, &key)?;
@@ -163,6 +168,7 @@ fn context(settings: &Settings, client: Client, metrics: Arc<Metrics>, epoch: u6
         epoch,
         effects: Effects::new(settings.die_after_effects),
         metrics,
+        looks,
         step_down: CancellationToken::new(),
         workers: Semaphore::new(settings.workers.max(1)),
     })

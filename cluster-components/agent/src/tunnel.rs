@@ -1,5 +1,6 @@
 //! Opaque bytes to a few addresses that the operator cannot reach itself: this machine's apiserver and etcd, and the agents and etcd members beside it
 //! (so that a member whose own agent is silent can still be asked). TLS goes end to end, so that this opens no more than a network that is not filtered.
+//! And to an operator on a management machine, which listens there alone and says what it would do to whoever may ask its agent.
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -16,8 +17,8 @@ use tonic::{Status, Streaming};
 
 const DIAL: Duration = Duration::from_secs(3);
 const CHUNK: usize = 32 * 1024;
-/// etcd and apiserver.
-const OWN_PORTS: [u16; 2] = [2379, 6443];
+/// etcd, apiserver, operator.
+const OWN_PORTS: [u16; 3] = [2379, 6443, 8080];
 /// On machines of the same network: agents, and etcd towards its clients.
 const PEER_PORTS: [u16; 2] = [AGENT_PORT, 2379];
 
@@ -32,8 +33,8 @@ pub fn allowed(target: &str, local: SocketAddr) -> Result<SocketAddr, Refusal> {
             Ok(address)
         }
         _ => Err(refuse(&format!(
-            "allowed are 127.0.0.1:{}, 127.0.0.1:{}, and agents (port {}) and etcd members (port {}) of this machine's network",
-            OWN_PORTS[0], OWN_PORTS[1], PEER_PORTS[0], PEER_PORTS[1]
+            "allowed are 127.0.0.1:{}, 127.0.0.1:{}, 127.0.0.1:{}, and agents (port {}) and etcd members (port {}) of this machine's network",
+            OWN_PORTS[0], OWN_PORTS[1], OWN_PORTS[2], PEER_PORTS[0], PEER_PORTS[1]
         ))),
     }
 }
@@ -89,7 +90,7 @@ mod tests {
     #[test]
     fn tunnels_lead_to_few_places() {
         let local: SocketAddr = "198.18.3.10:7443".parse().unwrap();
-        for good in ["127.0.0.1:2379", "127.0.0.1:6443", "198.18.3.20:7443", "198.18.3.20:2379"] {
+        for good in ["127.0.0.1:2379", "127.0.0.1:6443", "127.0.0.1:8080", "198.18.3.20:7443", "198.18.3.20:2379"] {
             allowed(good, local).unwrap();
         }
         for bad in [

@@ -72,12 +72,18 @@ pub use types::{
 };
 
 use jiff::Timestamp;
-use slipway_model::ClusterSpec;
+use slipway_model::{ClusterSpec, MachineName};
 
 /// What may start now, what holds, and what is waited for.
 #[must_use]
 pub fn plan(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Plan {
     draft(spec, observed, now).finish()
+}
+
+/// Machines that do not run, or are not made of, what the spec wants, whether or not anything is done about it now.
+#[must_use]
+pub fn outdated(spec: &ClusterSpec, observed: &Observed, now: Timestamp) -> Vec<MachineName> {
+    rollout::behind(&draft::Draft::new(spec, observed, now)).into_iter().map(|m| m.name.clone()).collect()
 }
 
 /// [`Plan::actions`] and the pause after which time alone may bring others, for those who ask a hundred thousand times.

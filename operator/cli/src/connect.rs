@@ -19,14 +19,18 @@ pub struct Management {
     pub client: Client,
     /// Where the Clusters are.
     pub namespace: String,
+    /// Where the local cloud lives, if this is its management plane.
+    pub place: Option<Place>,
 }
 
 impl Management {
     /// By the flags; without flags, the local cloud's management plane where there is one, else what kubectl would take.
     pub async fn connect(global: &Global) -> Result<Self> {
         let options = KubeConfigOptions { context: global.context.clone(), ..KubeConfigOptions::default() };
-        let own = Place::new(global.state.as_deref())?.management_kubeconfig();
+        let place = Place::new(global.state.as_deref())?;
+        let own = place.management_kubeconfig();
         let file = global.kubeconfig.as_deref().or_else(|| (global.context.is_none() && own.exists()).then_some(own.as_path()));
+        let is_own = file == Some(own.as_path());
         let (mut config, whence) = match file {
             Some(path) => (read(path, &options).await?, path.display().to_string()),
             None => {
@@ -41,7 +45,7 @@ impl Management {
         config.connect_timeout = Some(CONNECT);
         let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         let client = Client::try_from(config).with_context(|| format!("the API that {whence} names"))?;
-        Ok(Self { client, namespace })
+        Ok(Self { client, namespace, place: is_own.then_some(place) })
     }
 }
 

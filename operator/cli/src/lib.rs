@@ -9,6 +9,7 @@
 //! ```
 
 pub mod args;
+mod ask;
 mod check;
 mod commands;
 mod connect;

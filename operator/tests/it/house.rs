@@ -16,6 +16,7 @@ use slipway_operator::clients::{ClientError, Workloads};
 use slipway_operator::context::{CloudAccess, CloudIdentities, Context};
 use slipway_operator::controller;
 use slipway_operator::effects::Effects;
+use slipway_operator::looks::Looks;
 use slipway_operator::metrics::Metrics;
 use slipway_operator::snapshots::SnapshotStore;
 use std::sync::Arc;
@@ -113,6 +114,7 @@ impl House {
             epoch,
             effects,
             metrics: Arc::new(Metrics::default()),
+            looks: Arc::new(Looks::default()),
             step_down: CancellationToken::new(),
             workers: Semaphore::new(4),
         };

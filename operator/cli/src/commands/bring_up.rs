@@ -76,7 +76,7 @@ async fn ready(screen: &crate::screen::Screen, client: &Client, keys: &[Key]) ->
 
 /// Kubeconfig and checks of a ready cluster.
 async fn finish(run: &mut Run, client: &Client, namespace: String, name: String) -> Result<ReadyCluster> {
-    let management = Management { client: client.clone(), namespace: namespace.clone() };
+    let management = Management { client: client.clone(), namespace: namespace.clone(), place: Some(run.place.clone()) };
     let kubeconfig = super::kubeconfig::fetch(&management, &name).await?;
     let path = run.place.cluster_kubeconfig(&name);
     if std::fs::read_to_string(&path).ok().as_deref() != Some(kubeconfig.as_str()) {

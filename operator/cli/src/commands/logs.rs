@@ -8,32 +8,26 @@ use crate::connect::{Management, asked};
 use crate::outcome::{Outcome, refused};
 use crate::output::say;
 use crate::place::Place;
-use crate::plane::identity::{PlaneIdentity, agent_identity};
-use crate::plane::{self, daemon};
+use crate::plane::identity::agent_identity;
+use crate::plane::{self, Way};
 use anyhow::{Context, Result, bail};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
-use slipway_agent_api::{AGENT_PORT, AgentClient, AgentError, OperatorIdentity};
-use slipway_cloud_api::Cloud;
+use slipway_agent_api::AgentError;
 use slipway_crds::Machine;
 use slipway_pki::ClusterPki;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
-
-/// A machine's agent: where it is, who it is, and who asks.
-struct Way {
-    address: Ipv4Addr,
-    uid: String,
-    identity: OperatorIdentity,
-}
 
 /// Runs the command.
 pub async fn run(global: &Global, args: &Logs) -> Result<Outcome> {
-    let way = if args.machine == plane::MACHINE { to_management(global).await? } else { to_machine(global, &args.machine).await? };
-    let peer = SocketAddr::from((way.address, AGENT_PORT));
-    let agent = AgentClient::connect(peer, &way.uid, &way.identity).await.with_context(|| format!("the agent of {}", args.machine))?;
+    let way = if args.machine == plane::MACHINE {
+        Way::to_management(&Place::new(global.state.as_deref())?).await?
+    } else {
+        to_machine(global, &args.machine).await?
+    };
+    let agent = way.open().await.with_context(|| format!("the agent of {}", args.machine))?;
     let unit = if args.unit.contains('.') { args.unit.clone() } else { format!("{}.service", args.unit) };
     let mut lines = agent.logs(&unit, args.lines, args.follow).await.map_err(|error| said_no(error, &unit, &args.machine))?;
     loop {
@@ -78,24 +72,6 @@ async fn to_machine(global: &Global, name: &str) -> Result<Way> {
     let pki =
         ClusterPki::from_secret(&data.into_iter().map(|(k, v)| (k, v.0)).collect()).with_context(|| format!("the Secret {secret}"))?;
     Ok(Way { address, uid, identity: agent_identity(&pki, Timestamp::now())? })
-}
-
-async fn to_management(global: &Global) -> Result<Way> {
-    let place = Place::new(global.state.as_deref())?;
-    if !PlaneIdentity::exists(&place) {
-        return Err(refused(format!(
-            "there is no management plane in {}: `slipway up` starts one, --state names another place",
-            place.root().display()
-        )));
-    }
-    let now = Timestamp::now();
-    let identity = PlaneIdentity::ensure(&place, now)?;
-    let cloud =
-        daemon::find(&place).await.ok_or_else(|| refused("the local cloud's daemon does not answer: `slipway up` starts it again"))?;
-    let inventory = cloud.inventory(&plane::key()?).await?;
-    let instance = inventory.instances.into_iter().find(|i| i.machine_uid == identity.machine_uid);
-    let instance = instance.ok_or_else(|| refused("the management machine has not been made yet: `slipway up` makes it"))?;
-    Ok(Way { address: instance.address, uid: identity.machine_uid.clone(), identity: identity.agent_identity(now)? })
 }
 
 #[cfg(test)]

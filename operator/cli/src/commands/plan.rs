@@ -1,50 +1,44 @@
 //! `slipway plan`: the forecast of what applying a file would do. Changes nothing: the file is only tried against the API (a dry run), so that what the
-//! API would refuse is refused here as well.
+//! API would refuse is refused here as well. The operator itself is asked where it can be; else the forecast begins with what it last wrote down.
 //!
 //! Exit code 0: nothing to do. 6: something would change. 3: refused.
 
 use crate::args::{Format, Global, Plan};
+use crate::ask;
 use crate::connect::{Management, asked};
 use crate::file::{self, FIELD_MANAGER, Object};
 use crate::outcome::{Outcome, refused};
-use crate::output::print;
+use crate::output::{print, say};
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt};
-use serde::Serialize;
 use slipway_crds::{Cluster, Machine, NodePool};
-use slipway_operator::forecast::{Present, forecast};
-use slipway_plan::{End, Forecast, Quorum};
+use slipway_operator::forecast::ask::Question;
+use slipway_operator::forecast::{Foreseen, Present, of_records};
 use std::time::Duration;
 
 const WITHIN: Duration = Duration::from_secs(15);
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Row {
-    cluster: String,
-    changes: bool,
-    steps: Vec<StepRow>,
-    end: String,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct StepRow {
-    actions: Vec<String>,
-    waits: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    etcd: Option<Quorum>,
-}
-
 /// Runs the command.
 pub async fn run(global: &Global, args: &Plan) -> Result<Outcome> {
-    let Some(file) = &args.file else { return stored(global, args.name.as_deref().unwrap_or_default()).await };
-    let objects = file::read(file)?;
+    let all = match &args.file {
+        Some(file) => applied(global, &file::read(file)?, &file.display().to_string()).await?,
+        None => vec![stored(global, args.name.as_deref().unwrap_or_default()).await?],
+    };
+    if global.output == Format::Text {
+        say(&all.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    } else {
+        print(global.output, &all, String::new)?;
+    }
+    Ok(if all.iter().any(|f| f.told.changes) { Outcome::WouldChange } else { Outcome::Done })
+}
+
+/// Every Cluster of a file, as if it were applied.
+async fn applied(global: &Global, objects: &[Object], file: &str) -> Result<Vec<Foreseen>> {
     let clusters: Vec<&Object> = objects.iter().filter(|o| o.is_cluster()).collect();
     if clusters.is_empty() {
-        return Err(refused(format!("{}: there is no Cluster in it", file.display())));
+        return Err(refused(format!("{file}: there is no Cluster in it")));
     }
     for object in &clusters {
         if let Some(version) = object.kubernetes_version() {
@@ -60,94 +54,60 @@ pub async fn run(global: &Global, args: &Plan) -> Result<Outcome> {
         }
         Err(e) => return Err(e),
     };
-    let now = Timestamp::now();
-    let mut rows = Vec::new();
-    let mut texts = Vec::new();
+    let mut all = Vec::new();
     for object in clusters {
-        let (wanted, present) = match &management {
-            Some(management) => read(management, object).await?,
-            None => (typed(object)?, Present::default()),
-        };
-        let foreseen = forecast(&wanted, &present, now).map_err(|e| refused(e.to_string()))?;
-        let changes = changes(&foreseen);
-        texts.push(format!("Cluster {}:\n{foreseen}", object.name()));
-        rows.push(row(object.name(), changes, &foreseen));
+        all.push(match &management {
+            Some(management) => foresee(management, tried(management, object).await?).await?,
+            None => of_records(&typed(object)?, &Present::default(), Timestamp::now()).map_err(|e| refused(e.to_string()))?,
+        });
     }
-    let change = rows.iter().any(|r| r.changes);
-    if global.output == Format::Text {
-        crate::output::say(&texts.join("\n"))?;
-    } else {
-        print(global.output, &rows, String::new)?;
-    }
-    Ok(if change { Outcome::WouldChange } else { Outcome::Done })
+    Ok(all)
 }
 
 /// A cluster that is there, as its object is now.
-async fn stored(global: &Global, name: &str) -> Result<Outcome> {
+async fn stored(global: &Global, name: &str) -> Result<Foreseen> {
     let management = Management::connect(global).await?;
     let api: Api<Cluster> = Api::namespaced(management.client.clone(), &management.namespace);
     let cluster = asked("reading the Cluster", WITHIN, api.get_opt(name)).await?.ok_or_else(|| {
         refused(format!("there is no cluster {name} in namespace {}: `slipway get clusters -A` lists them", management.namespace))
     })?;
-    let foreseen = foresee(&management, cluster).await?;
-    print(global.output, &[&foreseen.row], || foreseen.text.clone())?;
-    Ok(if foreseen.changes { Outcome::WouldChange } else { Outcome::Done })
-}
-
-/// A forecast, ready to be shown.
-pub struct Foreseen {
-    row: Row,
-    /// For people.
-    pub text: String,
-    /// Whether anything would be done.
-    pub changes: bool,
-    /// Whether it ends with everything as asked for.
-    pub done: bool,
+    let generation = cluster.metadata.generation;
+    by_operator_or_records(&management, &cluster, Question::Stored, generation).await
 }
 
 /// What becomes of what is there once `wanted` is its object.
 pub async fn foresee(management: &Management, wanted: Cluster) -> Result<Foreseen> {
-    let namespace = wanted.namespace().unwrap_or_else(|| management.namespace.clone());
-    let present = present(management, &namespace, &wanted.name_any()).await?;
-    let foreseen = forecast(&wanted, &present, Timestamp::now()).map_err(|e| refused(e.to_string()))?;
-    let (changes, name) = (changes(&foreseen), wanted.name_any());
-    let text = format!("Cluster {name}:\n{foreseen}");
-    Ok(Foreseen { row: row(&name, changes, &foreseen), text, changes, done: foreseen.end == End::Done })
+    by_operator_or_records(management, &wanted, Question::Candidate(&wanted), None).await
 }
 
-/// A forecast that waits for something without doing anything before changes nothing, but is not done either: people must hear of it.
-fn changes(forecast: &Forecast) -> bool {
-    !forecast.steps.is_empty()
-}
-
-fn row(cluster: &str, changes: bool, forecast: &Forecast) -> Row {
-    let steps = forecast.steps.iter().map(|s| StepRow {
-        actions: s.actions.iter().map(ToString::to_string).collect(),
-        waits: s.waits.iter().map(ToString::to_string).collect(),
-        etcd: s.etcd,
-    });
-    let end = match &forecast.end {
-        End::Done => "done".to_owned(),
-        End::Waits(waits) => waits.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-        End::Unbounded => "no end in sight".to_owned(),
-    };
-    Row { cluster: cluster.to_owned(), changes, steps: steps.collect(), end }
+async fn by_operator_or_records(
+    management: &Management,
+    wanted: &Cluster,
+    question: Question<'_>,
+    generation: Option<i64>,
+) -> Result<Foreseen> {
+    let (namespace, name) = (wanted.namespace().unwrap_or_else(|| management.namespace.clone()), wanted.name_any());
+    match ask::operator(management, &namespace, &name, question, generation).await? {
+        Ok(foreseen) => Ok(foreseen),
+        Err(why) => {
+            eprintln!("{name}: foreseen from its records, since the operator was not asked: {why}");
+            let present = present(management, &namespace, &name).await?;
+            of_records(wanted, &present, Timestamp::now()).map_err(|e| refused(e.to_string()))
+        }
+    }
 }
 
 fn typed(object: &Object) -> Result<Cluster> {
     serde_json::from_value(object.value().clone()).map_err(|e| refused(format!("Cluster {}: {e}", object.name())))
 }
 
-/// The Cluster as the API would store it, and what there is of it now.
-async fn read(management: &Management, object: &Object) -> Result<(Cluster, Present)> {
+/// The Cluster as the API would store it.
+async fn tried(management: &Management, object: &Object) -> Result<Cluster> {
     let namespace = object.namespace().unwrap_or(&management.namespace);
     let clusters: Api<Cluster> = Api::namespaced(management.client.clone(), namespace);
     let params = PatchParams { dry_run: true, ..PatchParams::apply(FIELD_MANAGER).force().validation_strict() };
     let what = format!("trying Cluster {}", object.name());
-    // What there is comes first: the dry run's answer carries the new spec with the same status.
-    let present = present(management, namespace, object.name()).await?;
-    let wanted = asked(&what, WITHIN, clusters.patch(object.name(), &params, &Patch::Apply(object.value()))).await?;
-    Ok((wanted, present))
+    asked(&what, WITHIN, clusters.patch(object.name(), &params, &Patch::Apply(object.value()))).await
 }
 
 /// What there is of a cluster.

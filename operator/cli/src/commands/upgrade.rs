@@ -17,7 +17,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 use slipway_crds::Cluster;
-use slipway_plan::Reason;
+use slipway_plan::{Reason, ToldEnd};
 use std::io::{BufRead, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -34,18 +34,17 @@ pub async fn run(global: &Global, args: &Upgrade) -> Result<Outcome> {
     // What the API refuses, it refuses here, in its own words, before anything is changed.
     let wanted = asked(&what, WITHIN, api.patch(&args.name, &tried(true), &Patch::Merge(&patch))).await?;
     let foreseen = plan::foresee(&management, wanted).await?;
-    if !foreseen.changes {
-        print(global.output, &json!({"cluster": args.name, "version": to, "changed": false}), || {
-            format!("{}: {}", args.name, foreseen.text.trim())
-        })?;
-        return if foreseen.done {
+    let text = foreseen.to_string();
+    if !foreseen.told.changes {
+        print(global.output, &json!({"cluster": args.name, "version": to, "changed": false}), || text.clone())?;
+        return if foreseen.told.end == ToldEnd::Done {
             Ok(Outcome::Done)
         } else {
-            Err(refused(format!("{}: the upgrade would not begin:\n{}", args.name, foreseen.text)))
+            Err(refused(format!("{}: the upgrade would not begin:\n{text}", args.name)))
         };
     }
     if !args.yes {
-        confirm(&foreseen.text)?;
+        confirm(&text)?;
     }
     asked(&format!("setting version {to} on Cluster {}", args.name), WITHIN, api.patch(&args.name, &tried(false), &Patch::Merge(&patch)))
         .await?;

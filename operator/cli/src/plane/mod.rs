@@ -13,6 +13,9 @@ pub mod identity;
 pub mod machine;
 pub mod objects;
 pub mod own;
+mod way;
+
+pub use way::Way;
 
 use crate::outcome::refused;
 use crate::place::{Place, write_private};

@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 const OPERATOR_DIR: &str = "/etc/kubernetes/slipway-operator";
 /// Its certificate towards the local cloud, kept.
 const CLOUD: &str = "cloud.json";
-/// Where the operator says how it is.
-const OPERATOR_HTTP: &str = "127.0.0.1:8080";
+/// Where the operator says how it is, and what it would do: on the machine itself, and through its agent.
+pub const OPERATOR_HTTP: &str = "127.0.0.1:8080";
 /// How long the API may take until it answers: etcd and kube-apiserver start in about four seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 

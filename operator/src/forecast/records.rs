@@ -1,16 +1,15 @@
-//! What applying a Cluster would do, step by step, from the records alone: `slipway plan` asks no machine and no cloud.
-//!
-//! The operator's own passes observe the world itself; here its last words about it, the statuses, are taken for true. Where they are not, the forecast is
-//! of the world they describe.
+//! The world as the operator last wrote it into its objects' statuses, for those who cannot ask it: no machine and no cloud is asked. Where the statuses
+//! are not true, a forecast from them is one of the world that they describe.
 
+use super::renders_otherwise;
 use crate::records::{self, RecordError};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use slipway_crds::{Cluster, EtcdMember, Machine, MachineRole, MachineStatus, NodePool};
 use slipway_model::{ClusterSpec, MachineName, PlanDigest};
 use slipway_plan::{
-    AgentFacts, AgentState, CloudFacts, EtcdFacts, Fact, Forecast, InstanceFacts, InstanceState, LoadBalancerFacts, MachineRecord,
-    MachineSecrets, MemberFacts, MemberId, MemberStatus, NodeFacts, Observed, ProbeFacts, SecretFacts, Trouble,
+    AgentFacts, AgentState, CloudFacts, EtcdFacts, Fact, InstanceFacts, InstanceState, LoadBalancerFacts, MachineRecord, MachineSecrets,
+    MemberFacts, MemberId, MemberStatus, NodeFacts, Observed, ProbeFacts, SecretFacts, Trouble,
 };
 
 /// What is there of a cluster before the change.
@@ -24,13 +23,8 @@ pub struct Present {
     pub machines: Vec<Machine>,
 }
 
-/// Foresees what becomes of `present` once `wanted` is applied.
-pub fn forecast(wanted: &Cluster, present: &Present, now: Timestamp) -> Result<Forecast, RecordError> {
-    let spec = records::spec(wanted)?;
-    Ok(slipway_plan::forecast(&spec, &observed(&spec, present, now)?, now))
-}
-
-fn observed(spec: &ClusterSpec, present: &Present, now: Timestamp) -> Result<Observed, RecordError> {
+/// The world that these records describe, as it is before `spec` is applied.
+pub(super) fn observed(spec: &ClusterSpec, present: &Present, now: Timestamp) -> Result<Observed, RecordError> {
     let Some(cluster) = &present.cluster else {
         return Ok(Observed::nothing("to-be", now));
     };
@@ -39,16 +33,17 @@ fn observed(spec: &ClusterSpec, present: &Present, now: Timestamp) -> Result<Obs
     world.pools = Fact::Known(present.pools.iter().map(records::pool).collect::<Result<_, _>>()?);
     let machines: Vec<(MachineRecord, &Machine)> =
         present.machines.iter().map(|m| Ok((records::machine(m)?, m))).collect::<Result<_, RecordError>>()?;
-    let changed = before(cluster).is_none_or(|before| renders_otherwise(&before, spec));
     for (record, machine) in &machines {
         let status = machine.status.clone().unwrap_or_default();
         if let Some(facts) = agent(record, &status, now) {
             if let AgentFacts::Heard(AgentState { accepted: Some(accepted), .. }) = &facts {
-                let other = PlanDigest(format!("{accepted} changed"));
-                world.wanted.insert(record.name.clone(), if changed { other } else { accepted.clone() });
+                world.wanted.insert(record.name.clone(), accepted.clone());
             }
             world.agents.insert(record.name.clone(), facts);
         }
+    }
+    if records::spec(cluster).ok().is_none_or(|before| renders_otherwise(&before, spec)) {
+        super::render_otherwise(&mut world);
     }
     world.secrets = Fact::Known(secrets(&world, &machines));
     world.cloud = Fact::Known(cloud(&world, &machines));
@@ -60,17 +55,6 @@ fn observed(spec: &ClusterSpec, present: &Present, now: Timestamp) -> Result<Obs
     }
     world.machines = Fact::Known(machines.into_iter().map(|(record, _)| record).collect());
     Ok(world)
-}
-
-fn before(cluster: &Cluster) -> Option<ClusterSpec> {
-    records::spec(cluster).ok()
-}
-
-/// Whether machines that are there would be configured otherwise: by what every configuration is rendered from.
-fn renders_otherwise(before: &ClusterSpec, after: &ClusterSpec) -> bool {
-    let pools = |spec: &ClusterSpec| spec.pools.iter().map(|p| (p.name.clone(), p.labels.clone(), p.taints.clone())).collect::<Vec<_>>();
-    let (old, new) = (pools(before), pools(after));
-    before.network != after.network || old.iter().any(|pool| new.iter().any(|n| n.0 == pool.0 && n != pool))
 }
 
 fn agent(record: &MachineRecord, status: &MachineStatus, now: Timestamp) -> Option<AgentFacts> {
