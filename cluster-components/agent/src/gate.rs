@@ -13,7 +13,7 @@
 
 use crate::accepted::Plan;
 use crate::board::Board;
-use crate::http::{self, Target, Trust};
+use crate::http::{Asker, Target, Trust};
 use slipway_agent_api::v1::{MachineState, UnitStatus};
 use slipway_model::{MachinePlan, ProbeKind};
 use std::collections::BTreeSet;
@@ -216,10 +216,10 @@ impl Gate {
     async fn reopen(&self, plan: &MachinePlan, units: &BTreeSet<&str>) {
         let Ok(trust) = Trust::anybody() else { return tracing::error!("no gate: TLS cannot be set up") };
         let urls = plan.probes.iter().filter(|probe| units.contains(probe.unit.as_str())).filter_map(|probe| match &probe.kind {
-            ProbeKind::Http { url } => Target::parse(url).ok(),
+            ProbeKind::Http { url } => Target::parse(url).ok().map(|target| Asker::new(target, trust.clone())),
             ProbeKind::Socket { .. } | ProbeKind::Active => None,
         });
-        let targets: Vec<Target> = urls.collect();
+        let mut askers: Vec<Asker> = urls.collect();
         loop {
             let since = {
                 let state = self.state();
@@ -229,7 +229,7 @@ impl Gate {
                 self.changed.notified().await;
                 continue;
             };
-            if disturbed.elapsed() >= FRESH && self.all_run(units) && all_answer(&targets, &trust).await {
+            if disturbed.elapsed() >= FRESH && self.all_run(units) && all_answer(&mut askers).await {
                 self.change(|state| {
                     if state.leaving == 0 && state.disturbed == disturbed {
                         state.standing = Standing::Open;
@@ -251,11 +251,12 @@ impl Gate {
     }
 }
 
-async fn all_answer(targets: &[Target], trust: &Trust) -> bool {
-    for target in targets {
-        if http::healthy(target, trust, WITHIN).await.is_err() {
+async fn all_answer(askers: &mut [Asker]) -> bool {
+    for asker in askers {
+        if asker.healthy(WITHIN).await.is_err() {
             return false;
         }
+        asker.rest();
     }
     true
 }

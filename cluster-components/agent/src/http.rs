@@ -1,9 +1,12 @@
-//! A minimal HTTP/1.1 client: one GET, one connection. Probes, `wait-for` and artifact sources need no more, and it costs no memory at rest.
+//! A minimal HTTP/1.1 client. An artifact source needs one GET on one connection; whoever asks the same again and again, as probes and `wait-for` do,
+//! is an [`Asker`] and keeps its connection: of the processor that a starting machine lacks, a TLS handshake is what such a question costs.
 
 use crate::credentials::provider;
 use http::{Request, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustls::client::Resumption;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
@@ -15,6 +18,9 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+
+/// Most of an answer that is read only to get past it, in bytes.
+const SMALL: usize = 64 * 1024;
 
 /// Where a GET goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,18 +149,67 @@ fn finish(mut config: ClientConfig) -> Arc<ClientConfig> {
     Arc::new(config)
 }
 
-/// GET; an answer of 200 within `within`, redirects not followed. The body is dropped.
-pub async fn healthy(target: &Target, trust: &Trust, within: Duration) -> Result<(), HttpError> {
-    let answer = timeout(within, get(target, trust)).await.map_err(|_| HttpError::Timeout(within))??;
-    match answer.status() {
-        StatusCode::OK => Ok(()),
-        other => Err(HttpError::Status(other)),
+/// Asks one target, more than once, over one connection while it holds.
+pub struct Asker {
+    target: Target,
+    trust: Trust,
+    sender: Option<Sender>,
+}
+
+impl Asker {
+    /// Nothing is connected before the first question.
+    #[must_use]
+    pub fn new(target: Target, trust: Trust) -> Self {
+        Self { target, trust, sender: None }
+    }
+
+    /// GET; an answer of 200 within `within`, redirects not followed. The body is dropped.
+    pub async fn healthy(&mut self, within: Duration) -> Result<(), HttpError> {
+        match self.status(within).await? {
+            StatusCode::OK => Ok(()),
+            other => Err(HttpError::Status(other)),
+        }
+    }
+
+    /// GET, and an answer within `within`, whatever it says.
+    pub async fn status(&mut self, within: Duration) -> Result<StatusCode, HttpError> {
+        // Taken out: a question that is given up leaves a connection on which its answer may still come.
+        let kept = self.sender.take();
+        let (status, sender) = timeout(within, asked(kept, &self.target, &self.trust)).await.map_err(|_| HttpError::Timeout(within))??;
+        self.sender = sender;
+        Ok(status)
+    }
+
+    /// Closes the connection, if there is one: at rest it would only cost memory.
+    pub fn rest(&mut self) {
+        self.sender = None;
     }
 }
 
-/// GET, and an answer, whatever it says.
-pub async fn answers(target: &Target, trust: &Trust, within: Duration) -> Result<(), HttpError> {
-    timeout(within, get(target, trust)).await.map_err(|_| HttpError::Timeout(within))?.map(|_| ())
+/// One question over the kept connection, or over a new one. The connection comes back if it can be used again.
+async fn asked(kept: Option<Sender>, target: &Target, trust: &Trust) -> Result<(StatusCode, Option<Sender>), HttpError> {
+    if let Some(mut sender) = kept
+        && sender.ready().await.is_ok()
+        && let Ok(answer) = sender.send_request(request(target, "keep-alive")?).await
+    {
+        return Ok(drained(answer, sender).await);
+    }
+    // None, or the other side closed it meanwhile: that says nothing about how it is now.
+    let mut sender = connect(target, trust).await?;
+    let answer = sender.send_request(request(target, "keep-alive")?).await?;
+    Ok(drained(answer, sender).await)
+}
+
+/// Reads what came with an answer, so that the next can follow on the same connection.
+async fn drained(answer: http::Response<Incoming>, sender: Sender) -> (StatusCode, Option<Sender>) {
+    let status = answer.status();
+    let mut body = Limited::new(answer.into_body(), SMALL);
+    while let Some(frame) = body.frame().await {
+        if frame.is_err() {
+            return (status, None);
+        }
+    }
+    (status, Some(sender))
 }
 
 /// GET; the body of an answer of 200, with redirects followed. `within` is for each answer to begin.
@@ -172,30 +227,39 @@ pub async fn fetch(target: &Target, trust: &Trust, within: Duration) -> Result<I
     Err(HttpError::Redirects)
 }
 
+type Sender = SendRequest<BoxBody<Bytes, hyper::Error>>;
+
 async fn get(target: &Target, trust: &Trust) -> Result<http::Response<Incoming>, HttpError> {
+    Ok(connect(target, trust).await?.send_request(request(target, "close")?).await?)
+}
+
+async fn connect(target: &Target, trust: &Trust) -> Result<Sender, HttpError> {
     let tcp = TcpStream::connect((target.host.as_str(), target.port)).await?;
     if target.secure {
         let name = ServerName::try_from(target.host.clone()).map_err(|_| HttpError::Url(target.host.clone()))?;
-        exchange(TlsConnector::from(trust.config()).connect(name, tcp).await?, target).await
+        handshake(TlsConnector::from(trust.config()).connect(name, tcp).await?).await
     } else {
-        exchange(tcp, target).await
+        handshake(tcp).await
     }
 }
 
-async fn exchange<S>(stream: S, target: &Target) -> Result<http::Response<Incoming>, HttpError>
+async fn handshake<S>(stream: S) -> Result<Sender, HttpError>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     // Ends by itself when the answer, and the sender, are dropped.
     tokio::spawn(connection);
-    let request = Request::get(target.path.as_str())
+    Ok(sender)
+}
+
+fn request(target: &Target, connection: &'static str) -> Result<Request<BoxBody<Bytes, hyper::Error>>, HttpError> {
+    Request::get(target.path.as_str())
         .header(header::HOST, target.authority())
         .header(header::USER_AGENT, concat!("slipway-agent/", env!("CARGO_PKG_VERSION")))
-        .header(header::CONNECTION, "close")
+        .header(header::CONNECTION, connection)
         .body(Empty::<Bytes>::new().map_err(|never| match never {}).boxed())
-        .map_err(|_| HttpError::Url(target.path.clone()))?;
-    Ok(sender.send_request(request).await?)
+        .map_err(|_| HttpError::Url(target.path.clone()))
 }
 
 #[cfg(test)]
@@ -211,6 +275,48 @@ mod tests {
         for wrong in ["file:///x", "x", "http://", "https:///x"] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// Answers each request with the next status, and closes the connection after an answer where it says so.
+    async fn server(answers: Vec<(u16, bool)>) -> (Target, Arc<std::sync::atomic::AtomicUsize>) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target::parse(&format!("http://{}/x", listener.local_addr().unwrap())).unwrap();
+        let connections = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = connections.clone();
+        tokio::spawn(async move {
+            let mut answers = answers.into_iter();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let mut buffer = [0; 4096];
+                while stream.read(&mut buffer).await.is_ok_and(|n| n > 0) {
+                    let Some((status, close)) = answers.next() else { return };
+                    let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: 5\r\n\r\nwords");
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                    if close {
+                        break;
+                    }
+                }
+            }
+        });
+        (target, connections)
+    }
+
+    #[tokio::test]
+    async fn who_asks_again_keeps_the_connection_and_one_that_was_closed_is_made_anew() {
+        let (target, connections) = server(vec![(500, false), (500, false), (200, true), (200, false), (200, false)]).await;
+        let mut asker = Asker::new(target, Trust::anybody().unwrap());
+        let within = Duration::from_secs(5);
+        assert!(matches!(asker.healthy(within).await, Err(HttpError::Status(status)) if status == 500));
+        assert_eq!(asker.status(within).await.unwrap(), 500);
+        asker.healthy(within).await.unwrap();
+        assert_eq!(connections.load(std::sync::atomic::Ordering::SeqCst), 1);
+        asker.healthy(within).await.unwrap();
+        assert_eq!(connections.load(std::sync::atomic::Ordering::SeqCst), 2);
+        asker.rest();
+        asker.healthy(within).await.unwrap();
+        assert_eq!(connections.load(std::sync::atomic::Ordering::SeqCst), 3);
+        assert!(asker.healthy(within).await.is_err(), "nobody answers any more");
     }
 
     #[test]

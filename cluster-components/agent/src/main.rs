@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use slipway_agent::http::{Target, Trust};
+use slipway_agent::http::{Asker, Target, Trust};
 use slipway_agent::wait_for::{Condition, wait_for};
 use std::path::PathBuf;
 use tracing_subscriber::filter::LevelFilter;
@@ -67,11 +67,11 @@ impl WaitFor {
         };
         Ok(match self.what {
             What { url: Some(url), .. } => {
-                let condition = Condition::Url(Target::parse(&url)?, trust(&url)?);
+                let condition = Condition::Url(Asker::new(Target::parse(&url)?, trust(&url)?));
                 (url, condition)
             }
             What { answers: Some(url), .. } => {
-                let condition = Condition::Answers(Target::parse(&url)?, trust(&url)?);
+                let condition = Condition::Answers(Asker::new(Target::parse(&url)?, trust(&url)?));
                 (format!("an answer of {url}"), condition)
             }
             What { path: Some(path), .. } => (path.display().to_string(), Condition::Path(path)),
@@ -95,8 +95,8 @@ fn main() -> anyhow::Result<()> {
             runtime.block_on(slipway_agent::run(root))
         }
         Command::WaitFor(args) => {
-            let (what, condition) = args.condition()?;
-            runtime.block_on(wait_for(&what, &condition));
+            let (what, mut condition) = args.condition()?;
+            runtime.block_on(wait_for(&what, &mut condition));
             Ok(())
         }
         Command::Version => {

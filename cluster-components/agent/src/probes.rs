@@ -2,7 +2,7 @@
 //! machine stays idle. A unit that changes is asked at once.
 
 use crate::board::{Board, now_ms};
-use crate::http::{self, HttpError, Target, Trust};
+use crate::http::{Asker, HttpError, Target, Trust};
 use slipway_agent_api::v1::{MachineState, ProbeStatus};
 use slipway_model::{Probe, ProbeKind};
 use std::sync::Arc;
@@ -41,16 +41,19 @@ pub async fn run(board: Arc<Board>, mut lists: watch::Receiver<Arc<Vec<Probe>>>)
 }
 
 async fn ask_on(board: Arc<Board>, trust: Trust, probe: Probe) {
-    let target = match &probe.kind {
-        ProbeKind::Http { url } => Target::parse(url).ok(),
+    let mut asker = match &probe.kind {
+        ProbeKind::Http { url } => Target::parse(url).ok().map(|target| Asker::new(target, trust)),
         ProbeKind::Socket { .. } | ProbeKind::Active => None,
     };
     let mut states = board.subscribe();
     let mut unhealthy_since = Some(Instant::now());
     loop {
         let before = unit_state(&states.borrow_and_update(), &probe.unit);
-        let answer = ask(&before, &probe, target.as_ref(), &trust).await;
+        let answer = ask(&before, &probe, asker.as_mut()).await;
         let healthy = answer.is_ok();
+        if let Some(asker) = asker.as_mut().filter(|_| healthy) {
+            asker.rest();
+        }
         unhealthy_since = if healthy { None } else { unhealthy_since.or_else(|| Some(Instant::now())) };
         let (name, unit) = (probe.name.clone(), probe.unit.clone());
         board.probe(ProbeStatus { name, unit, healthy, message: answer.err().unwrap_or_default(), since_ms: now_ms() });
@@ -72,12 +75,12 @@ fn unit_state(state: &MachineState, unit: &str) -> (String, u32) {
     found.map_or_else(|| ("unknown".to_owned(), 0), |status| (status.active_state.clone(), status.restarts))
 }
 
-async fn ask((active, _): &(String, u32), probe: &Probe, target: Option<&Target>, trust: &Trust) -> Result<(), String> {
+async fn ask((active, _): &(String, u32), probe: &Probe, asker: Option<&mut Asker>) -> Result<(), String> {
     // A unit may do its work before systemd calls it active, but something else on its port must not pass for it.
     if !matches!(active.as_str(), "active" | "activating" | "reloading") {
         return Err(format!("{} is {active}", probe.unit));
     }
-    match (&probe.kind, target) {
+    match (&probe.kind, asker) {
         (ProbeKind::Active, _) if active == "active" => Ok(()),
         (ProbeKind::Active, _) => Err(format!("{} is {active}", probe.unit)),
         (ProbeKind::Socket { path }, _) => match timeout(WITHIN, UnixStream::connect(path)).await {
@@ -85,7 +88,7 @@ async fn ask((active, _): &(String, u32), probe: &Probe, target: Option<&Target>
             Ok(Err(e)) => Err(format!("{path}: {e}")),
             Err(_) => Err(format!("{path}: no connection within 1 s")),
         },
-        (ProbeKind::Http { url }, Some(target)) => http::healthy(target, trust, WITHIN).await.map_err(|e| format!("{url}: {}", brief(&e))),
+        (ProbeKind::Http { url }, Some(asker)) => asker.healthy(WITHIN).await.map_err(|e| format!("{url}: {}", brief(&e))),
         (ProbeKind::Http { url }, None) => Err(format!("{url} is no URL")),
     }
 }

@@ -1,19 +1,20 @@
 //! `slipway-agent wait-for`: holds a unit's start (as ExecStartPre) until what it needs is there. It never gives up: systemd's
 //! TimeoutStartSec, or a stop, ends it. A kubelet that starts before its API answers backs off and is Ready many seconds late.
 
-use crate::http::{self, Target, Trust};
+use crate::http::Asker;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(100);
+const WITHIN: Duration = Duration::from_secs(2);
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
 /// What to wait for.
 pub enum Condition {
     /// GET answers 200.
-    Url(Target, Trust),
+    Url(Asker),
     /// GET answers, if only that it is not ready, or who may ask.
-    Answers(Target, Trust),
+    Answers(Asker),
     /// A path exists.
     Path(PathBuf),
     /// A directory has an entry.
@@ -22,10 +23,10 @@ pub enum Condition {
 
 impl Condition {
     /// None when it holds, or why not.
-    async fn missing(&self) -> Option<String> {
+    async fn missing(&mut self) -> Option<String> {
         match self {
-            Self::Url(target, trust) => http::healthy(target, trust, Duration::from_secs(2)).await.err().map(|e| e.to_string()),
-            Self::Answers(target, trust) => http::answers(target, trust, Duration::from_secs(2)).await.err().map(|e| e.to_string()),
+            Self::Url(asker) => asker.healthy(WITHIN).await.err().map(|e| e.to_string()),
+            Self::Answers(asker) => asker.status(WITHIN).await.err().map(|e| e.to_string()),
             Self::Path(path) => (!path.exists()).then(|| "it does not exist".to_owned()),
             Self::DirectoryNotEmpty(path) => empty(path),
         }
@@ -41,7 +42,7 @@ fn empty(path: &Path) -> Option<String> {
 }
 
 /// Waits until `condition` holds; `what` names it in the log, once at first and then each 10 s.
-pub async fn wait_for(what: &str, condition: &Condition) {
+pub async fn wait_for(what: &str, condition: &mut Condition) {
     let (start, mut said) = (Instant::now(), None::<Instant>);
     while let Some(why) = condition.missing().await {
         if said.is_none_or(|said| said.elapsed() >= SAY_AGAIN) {
@@ -63,11 +64,11 @@ mod tests {
     #[tokio::test]
     async fn what_is_there_holds_up_nobody_and_what_is_not_is_explained() {
         let dir = tempfile::tempdir().unwrap();
-        let directory = Condition::DirectoryNotEmpty(dir.path().to_owned());
+        let mut directory = Condition::DirectoryNotEmpty(dir.path().to_owned());
         assert_eq!(directory.missing().await.unwrap(), "it is empty");
         std::fs::write(dir.path().join("x"), "").unwrap();
-        wait_for("directory", &directory).await;
-        wait_for("path", &Condition::Path(dir.path().join("x"))).await;
+        wait_for("directory", &mut directory).await;
+        wait_for("path", &mut Condition::Path(dir.path().join("x"))).await;
         assert!(Condition::Path(dir.path().join("y")).missing().await.is_some());
     }
 }
