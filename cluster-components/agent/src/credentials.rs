@@ -112,9 +112,15 @@ impl Credentials {
             .verify_server_cert(leaf, chain.get(1..).unwrap_or_default(), &name, &[], UnixTime::now())
             .map_err(|e| invalid(format!("the certificate does not speak for {}: {e}", server_name(&self.machine_uid))))?;
         let current = claimed(&self.key, certificate_pem, ca_pem).map_err(|e| invalid(e.to_string()))?;
+        let (ca, certificate) = (self.root.state("ca.crt"), self.root.state("agent.crt"));
+        // A machine that dies between two writes must hear the caller who repeats this, whichever CA is his by then; its token is burnt.
+        if let Some(before) = root::read(&ca)?.filter(|before| self.claimed() && before != ca_pem) {
+            root::replace_durably(&ca, &[ca_pem, b"\n", &before].concat(), Access::PUBLIC)?;
+            root::replace_durably(&certificate, certificate_pem, Access::PUBLIC)?;
+        }
         // The CA first: a certificate without its CA counts as not installed, and the claim is repeated.
-        root::replace_durably(&self.root.state("ca.crt"), ca_pem, Access::PUBLIC)?;
-        root::replace_durably(&self.root.state("agent.crt"), certificate_pem, Access::PUBLIC)?;
+        root::replace_durably(&ca, ca_pem, Access::PUBLIC)?;
+        root::replace_durably(&certificate, certificate_pem, Access::PUBLIC)?;
         self.current.store(Arc::new(current));
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use crate::process::{Agent, TOKEN, UID, claim, raw, token};
 use crate::waiting::{state, until};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 use secrecy::SecretString;
 use slipway_agent_api::{AgentClient, AgentError, ErrorClass};
 use slipway_model::{File, MachinePlan, PlanDigest};
@@ -187,15 +188,68 @@ async fn strangers_may_not_send_much_nobody_may_send_too_much_and_what_is_unknow
 }
 
 #[tokio::test]
-async fn the_certificate_is_renewed_over_mtls() {
-    let agent = Agent::start().await;
+async fn the_certificate_is_renewed_over_mtls_as_often_as_asked_and_shown_from_the_next_connection_on() {
+    let mut agent = Agent::start().await;
     let client = agent.claimed().await;
-    let csr = client.renewal_request(1).await.unwrap();
-    let next = crate::authority::Authority::new();
-    client.install_renewed(1, &next.sign(&csr, UID), &next.pem).await.unwrap();
+    let (first, mut expired) = (shown(&agent, &agent.authority).await, expires(&client).await);
+    let (one, two) = (client.renewal_request(1).await.unwrap(), client.renewal_request(1).await.unwrap());
+    for (request, year) in [(&one, 4001), (&two, 4002), (&one, 4003)] {
+        let renewed = agent.authority.sign_until(request, UID, year);
+        // As after a lost reply.
+        for _ in 0..2 {
+            client.install_renewed(1, &renewed, &agent.authority.pem).await.unwrap();
+        }
+        let now = shown(&agent, &agent.authority).await;
+        assert!(now != first && now == CertificateDer::from_pem_slice(renewed.as_bytes()).unwrap(), "the next connection shows it");
+        let expires = expires(&client).await;
+        assert!(expires > expired, "and the connection that brought it goes on and tells it");
+        expired = expires;
+    }
+    let last = shown(&agent, &agent.authority).await;
+    let stale = client.apply_plan(None, 5, &plan("x")).await.map(|_| client.install_renewed(4, "x", "x")).unwrap().await.unwrap_err();
+    assert!(matches!(stale, AgentError::StaleEpoch { heard: 5, .. }), "{stale:?}");
+    let stranger = crate::authority::Authority::new();
+    refused(&client.install_renewed(5, &stranger.sign(&one, "uid-2"), &stranger.pem).await.unwrap_err(), "does not speak for");
+    refused(&client.install_renewed(5, &agent.authority.sign(&one, UID), &stranger.pem).await.unwrap_err(), "does not speak for");
+    agent.kill();
+    agent.run().await;
+    assert_eq!(shown(&agent, &agent.authority).await, last, "it is kept, and what was refused is not");
+}
+
+#[tokio::test]
+async fn a_renewal_may_change_the_authority_and_be_cut_short() {
+    let mut agent = Agent::start().await;
+    let client = agent.claimed().await;
+    let (request, next) = (client.renewal_request(1).await.unwrap(), crate::authority::Authority::new());
+    // Killed after the first write: what is there by then is heard by the operators of both.
+    agent.kill();
+    std::fs::write(agent.path("/var/lib/slipway/agent/ca.crt"), format!("{}\n{}", next.pem, agent.authority.pem)).unwrap();
+    agent.run().await;
+    let client = agent.operator().await;
+    let renewed = next.sign(&request, UID);
+    client.install_renewed(1, &renewed, &next.pem).await.unwrap();
     AgentClient::connect(agent.address, UID, &next.operator()).await.unwrap().get_info().await.unwrap();
     let old = AgentClient::connect(agent.address, UID, &agent.authority.operator()).await.unwrap_err();
     assert!(matches!(old, AgentError::WrongIdentity { .. }), "{old:?}");
+    assert_eq!(
+        std::fs::read_to_string(agent.path("/var/lib/slipway/agent/ca.crt")).unwrap(),
+        next.pem,
+        "the old authority is heard no more"
+    );
+}
+
+/// The certificate that a new connection is shown.
+async fn shown(agent: &Agent, authority: &crate::authority::Authority) -> CertificateDer<'static> {
+    let mut config = authority.rustls();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let tcp = tokio::net::TcpStream::connect(agent.address).await.unwrap();
+    let name = rustls::pki_types::ServerName::try_from(slipway_agent_api::server_name(UID)).unwrap();
+    let tls = tokio_rustls::TlsConnector::from(std::sync::Arc::new(config)).connect(name, tcp).await.unwrap();
+    tls.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+async fn expires(client: &AgentClient) -> i64 {
+    state(client, "the state", |state| state.certificate_expires_ms > 0).await.certificate_expires_ms
 }
 
 #[tokio::test]
