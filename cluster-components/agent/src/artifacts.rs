@@ -9,6 +9,7 @@
 //! time cannot be set, so whoever alters a file shows. A store that the machine cannot write to may vouch for its files in the same way: see
 //! [`vouched`]. Five machines of one host would else hash the same half gigabyte each, at the very moment when the processors are needed.
 
+use crate::check::AGENT;
 use crate::http::{self, Target, Trust};
 use crate::root::{self, Root};
 use aws_lc_rs::digest;
@@ -18,7 +19,7 @@ use slipway_model::ArtifactRef;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -59,12 +60,18 @@ impl Artifacts {
 
     /// Finds the artifact, checks it, and links it. The error says what was wrong with each source.
     pub async fn ensure(&self, wanted: &ArtifactRef) -> Result<(), String> {
+        let place = self.find(wanted).await?;
+        root::link(&self.root.program(&wanted.name), &place).map_err(|e| e.to_string())
+    }
+
+    /// Finds the artifact and checks it: where it is now, and stays.
+    pub async fn find(&self, wanted: &ArtifactRef) -> Result<PathBuf, String> {
         let _turn = self.turns.acquire().await.map_err(|e| e.to_string())?;
-        let copy = self.root.artifacts().join(&wanted.sha256).join(&wanted.name);
+        let copy = place_of_copy(&self.root, wanted);
         let mut errors = Vec::new();
         if copy.exists() {
             match self.verify(&copy, false, wanted).await {
-                Ok(()) => return self.link(wanted, &copy).map_err(|e| e.to_string()),
+                Ok(()) => return Ok(copy),
                 Err(why) => {
                     tracing::warn!(artifact = wanted.name, %why, "a copy is not what it was; it is fetched anew");
                     let _ = root::remove(&copy);
@@ -77,7 +84,7 @@ impl Artifacts {
                 None => self.take_url(source, &copy, wanted).await,
             };
             match done {
-                Ok(place) => return self.link(wanted, &place).map_err(|e| e.to_string()),
+                Ok(place) => return Ok(place),
                 Err(why) => errors.push(why),
             }
         }
@@ -136,33 +143,43 @@ impl Artifacts {
         if found == wanted.sha256 { Ok(()) } else { Err(altered(&shown, &found, stamp.2, wanted)) }
     }
 
-    fn link(&self, wanted: &ArtifactRef, place: &Path) -> io::Result<()> {
-        let link = self.root.program(&wanted.name);
-        if fs::read_link(&link).is_ok_and(|to| to == place) {
-            return Ok(());
-        }
-        let Some(parent) = link.parent() else { return Ok(()) };
-        fs::create_dir_all(parent)?;
-        let part = parent.join(format!(".{}.slipway-part", wanted.name));
-        root::remove(&part)?;
-        symlink(place, &part)?;
-        fs::rename(&part, &link)
-    }
-
-    /// Removes copies that are not of the given digests.
+    /// Removes copies that are not of the given digests. Builds of the agent are no plan's, and stay.
     pub fn prune(&self, keep: impl Fn(&str) -> bool) -> io::Result<()> {
-        let entries = match fs::read_dir(self.root.artifacts()) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
-        };
-        for entry in entries {
-            let entry = entry?;
-            if !entry.file_name().to_str().is_some_and(&keep) {
-                fs::remove_dir_all(entry.path())?;
-            }
-        }
-        Ok(())
+        remove_copies(&self.root, |sha256, directory| keep(sha256) || holds_agent(directory))
     }
+}
+
+/// Where a copy of an artifact is, or goes.
+fn place_of_copy(root: &Root, wanted: &ArtifactRef) -> PathBuf {
+    root.artifacts().join(&wanted.sha256).join(&wanted.name)
+}
+
+/// Copies a file to where copies are, if it is what is wanted.
+pub fn copy(from: &Path, root: &Root, wanted: &ArtifactRef) -> Result<PathBuf, String> {
+    let to = place_of_copy(root, wanted);
+    copied(from, &to, wanted).map(|()| to)
+}
+
+/// Whether a directory of copies holds a build of the agent, or is about to.
+#[must_use]
+pub fn holds_agent(directory: &Path) -> bool {
+    let copy = directory.join(AGENT);
+    [part_of(&copy), copy].iter().any(|path| path.exists())
+}
+
+/// Removes the directories of copies, named after their digests, that are not to be kept.
+pub fn remove_copies(root: &Root, keep: impl Fn(&str, &Path) -> bool) -> io::Result<()> {
+    let entries = match fs::read_dir(root.artifacts()) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_name().to_str().is_some_and(|sha256| keep(sha256, &entry.path())) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// What the host's store noted when it hashed a file: the same that [`Stamp`] holds, without the device, which differs between mounts.
@@ -224,6 +241,11 @@ fn copied(from: &Path, to: &Path, wanted: &ArtifactRef) -> Result<(), String> {
     }
 }
 
+/// Where a copy is until it is complete and checked.
+fn part_of(copy: &Path) -> PathBuf {
+    copy.with_file_name(format!(".{}.part", copy.file_name().unwrap_or_default().to_string_lossy()))
+}
+
 /// A copy being written, hashed on the way. Unfinished, it is removed.
 struct Part {
     path: PathBuf,
@@ -236,7 +258,7 @@ struct Part {
 
 impl Part {
     fn create(to: &Path, wanted: &ArtifactRef) -> io::Result<Self> {
-        let path = to.with_file_name(format!(".{}.part", wanted.name));
+        let path = part_of(to);
         if let Some(parent) = to.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -314,6 +336,21 @@ mod tests {
         assert!(!root.program("tool").exists());
         fs::write(dir.path().join("tool"), b"content").unwrap();
         artifacts.ensure(&artifact).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_plan_prunes_its_own_copies_and_none_of_the_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        let (artifacts, tool) = (Artifacts::new(&root), wanted(b"content", &["file:///tool"]));
+        fs::write(dir.path().join("tool"), b"content").unwrap();
+        let agent = ArtifactRef { name: AGENT.into(), ..wanted(b"agent", &[]) };
+        fs::write(dir.path().join("agent"), b"agent").unwrap();
+        let (agent, tool) = (copy(&dir.path().join("agent"), &root, &agent).unwrap(), artifacts.find(&tool).await.unwrap());
+        let fetched = root.artifacts().join("ab".repeat(32)).join(".slipway-agent.part");
+        root::replace(&fetched, b"half", root::Access::PUBLIC).unwrap();
+        artifacts.prune(|_| false).unwrap();
+        assert!(agent.exists() && fetched.exists() && !tool.exists());
     }
 
     #[test]

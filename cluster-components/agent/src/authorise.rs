@@ -115,7 +115,11 @@ where
                 Ok(()) => inner.call(request).await?,
                 Err(status) => status.into_http(),
             };
-            if let Some(status) = Status::from_header_map(response.headers()) {
+            let refused = Status::from_header_map(response.headers());
+            if peer.operator && refused.is_none() {
+                machine.answered();
+            }
+            if let Some(status) = refused {
                 complaints.say(status.message(), &peer.address.ip().to_string(), &path);
             }
             Ok(response)

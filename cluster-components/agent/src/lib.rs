@@ -36,3 +36,4 @@ mod update;
 pub mod wait_for;
 
 pub use run::run;
+pub use update::trial;

@@ -23,6 +23,12 @@ enum Command {
         #[arg(long, default_value = "/")]
         root: PathBuf,
     },
+    /// Tries another build as the agent and decides whether it stays, as slipway-agent-trial.service does.
+    Trial {
+        /// Where the machine's file system begins.
+        #[arg(long, default_value = "/")]
+        root: PathBuf,
+    },
     /// Waits, for ever, until something is there: what a unit needs before it starts.
     WaitFor(WaitFor),
     /// Prints the version.
@@ -83,16 +89,24 @@ impl WaitFor {
     }
 }
 
+/// systemd stamps the lines. One level for all: the filter language of EnvFilter would cost a tenth of the agent's memory.
+fn log() {
+    let level = std::env::var("SLIPWAY_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    tracing_subscriber::fmt().with_max_level(level).without_time().with_ansi(false).with_writer(std::io::stderr).init();
+}
+
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     // One thread: the agent waits nearly all the time, and what hashes or syncs goes to threads that end again.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(4).build()?;
     match cli.command {
         Command::Run { root } => {
-            // systemd stamps the lines. One level for all: the filter language of EnvFilter would cost a tenth of the agent's memory.
-            let level = std::env::var("SLIPWAY_LOG").ok().and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-            tracing_subscriber::fmt().with_max_level(level).without_time().with_ansi(false).with_writer(std::io::stderr).init();
+            log();
             runtime.block_on(slipway_agent::run(root))
+        }
+        Command::Trial { root } => {
+            log();
+            runtime.block_on(slipway_agent::trial(root))
         }
         Command::WaitFor(args) => {
             let (what, mut condition) = args.condition()?;

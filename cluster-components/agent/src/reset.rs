@@ -7,6 +7,7 @@ use crate::ledger::Ledger;
 use crate::place::remove_users;
 use crate::root::{self, Access, Root};
 use crate::systemd::Systemd;
+use crate::{artifacts, update};
 use futures::future::join_all;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -102,6 +103,7 @@ fn marker(root: &Root) -> PathBuf {
 }
 
 async fn work(root: &Root, systemd: &Systemd) -> Result<(), String> {
+    update::abandon(root, systemd, |unit| stop(systemd, unit)).await?;
     let ledger = Ledger::load(root).map_err(|e| format!("ledger.json: {e}"))?;
     if !ledger.units.is_empty() {
         // Pods' scopes are in a slice of their own, started by the kubelet and not by us.
@@ -159,7 +161,12 @@ fn wipe(root: &Root, ledger: &Ledger) -> io::Result<()> {
         }
         remove_tree(&path)?;
     }
-    remove_tree(&root.artifacts())?;
+    // The program that runs stays, as its unit and its link do: should it end before all is done, it has to come back.
+    let linked = update::linked_copy(root);
+    artifacts::remove_copies(root, |_, directory| linked.as_deref() == Some(directory))?;
+    if linked.is_none() {
+        remove_tree(&root.artifacts())?;
+    }
     remove_tree(&root.at("/run/slipway"))?;
     remove_users(&ledger.users, root)
 }
@@ -191,7 +198,7 @@ fn mount_points() -> Vec<PathBuf> {
 }
 
 fn forget(root: &Root) -> io::Result<()> {
-    for name in ["plan.json", "ledger.json", "agent.crt", "ca.crt", "agent.key"] {
+    for name in ["plan.json", "ledger.json", "refused.json", "agent.crt", "ca.crt", "agent.key"] {
         root::remove(&root.state(name))?;
     }
     root::remove(&root.identity())?;

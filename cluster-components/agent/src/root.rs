@@ -3,7 +3,7 @@
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
 /// The machine's file system. `/` on a machine; a directory of their own in tests.
@@ -134,6 +134,27 @@ fn put(path: &Path, bytes: &[u8], access: Access, durably: bool) -> io::Result<(
         let _ = fs::remove_file(&part);
     }
     written
+}
+
+/// Makes a link lead somewhere, so that readers find the old or the new place, never none. A crash of the machine may undo it.
+pub fn link(link: &Path, place: &Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (link.parent(), link.file_name()) else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not the path of a link"));
+    };
+    if fs::read_link(link).is_ok_and(|to| to == place) {
+        return Ok(());
+    }
+    fs::create_dir_all(parent)?;
+    let part = parent.join(format!(".{}.slipway-part", name.to_string_lossy()));
+    remove(&part)?;
+    symlink(place, &part)?;
+    fs::rename(&part, link)
+}
+
+/// [`link`], and it survives a crash of the machine once this returns.
+pub fn link_durably(path: &Path, place: &Path) -> io::Result<()> {
+    link(path, place)?;
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 /// A failure in the file system's words, with the way out where there is one: whoever reads it may be on another continent.

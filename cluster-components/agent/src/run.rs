@@ -12,6 +12,7 @@ use crate::reset::Reset;
 use crate::root::{self, Access, Root};
 use crate::service::{Complaints, Machine, Service};
 use crate::systemd::Systemd;
+use crate::update::Updates;
 use crate::{probes, server, units};
 use anyhow::Context;
 use secrecy::SecretString;
@@ -48,7 +49,7 @@ pub async fn run(root: PathBuf) -> anyhow::Result<()> {
     let boot_id = boot_id(&root).context("/run/slipway cannot be written")?;
     let board = Arc::new(Board::new(MachineState {
         machine_uid: identity.machine_uid.clone(),
-        boot_id: boot_id.clone(),
+        boot_id,
         agent_version: env!("CARGO_PKG_VERSION").into(),
         accepted_digest: accepted.digest().to_owned(),
         certificate_expires_ms: credentials.expires_ms(),
@@ -57,7 +58,8 @@ pub async fn run(root: PathBuf) -> anyhow::Result<()> {
     }));
     let listen = identity.listen;
     let name = identity.name.clone();
-    let machine = Arc::new(Machine::new(&root, identity, credentials.clone(), board.clone(), accepted, boot_id, reset));
+    let updates = Updates::start(&root, &systemd, &board);
+    let machine = Arc::new(Machine::new(&root, identity, credentials.clone(), board.clone(), accepted, reset, updates));
 
     let down = Arc::new(Notify::new());
     let (unit_names, names) = watch::channel(Vec::new());

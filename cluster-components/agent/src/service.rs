@@ -43,7 +43,7 @@ pub struct Machine {
     plans: watch::Sender<Option<Arc<Plan>>>,
     reset: Reset,
     snapshots: Snapshots,
-    updates: Updates,
+    updates: Arc<Updates>,
 }
 
 impl Machine {
@@ -55,12 +55,12 @@ impl Machine {
         credentials: Arc<Credentials>,
         board: Arc<Board>,
         accepted: Accepted,
-        boot_id: String,
         reset: Reset,
+        updates: Arc<Updates>,
     ) -> Self {
         let plans = watch::Sender::new(accepted.plan.clone());
         let (root, snapshots) = (root.clone(), Snapshots::new(root));
-        let (identity, updates) = (ArcSwap::from_pointee(identity), Updates::start(&board));
+        let (identity, boot_id) = (ArcSwap::from_pointee(identity), board.subscribe().borrow().boot_id.clone());
         Self { root, credentials, board, boot_id, identity, accepted: accepted.into(), plans, reset, snapshots, updates }
     }
 
@@ -88,6 +88,11 @@ impl Machine {
         self.identity.store(Arc::new(burnt));
         tracing::info!("claimed: the operator has called over mTLS, the token is burnt");
         Ok(())
+    }
+
+    /// The operator has called over mTLS, and was answered.
+    pub fn answered(&self) {
+        self.updates.reached();
     }
 
     /// After a reset there is one answer to everything but to the reset itself, whose caller may not have heard its end.
@@ -264,7 +269,13 @@ impl Agent for Service {
         self.0.alive()?;
         let build = update::parse(&artifact)?;
         self.0.accepted.lock().await.fence(epoch)?;
-        self.0.updates.begin(&expected_sha256, &build).await?;
+        if let Some(trial) = self.0.updates.prepare(&expected_sha256, build).await? {
+            // Not while a reset begins, nor for a leader that was overtaken meanwhile.
+            let accepted = self.0.accepted.lock().await;
+            accepted.fence(epoch)?;
+            self.0.alive()?;
+            self.0.updates.begin(&trial).await?;
+        }
         Ok(Response::new(v1::UpdateResponse {}))
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use zbus::message::Type as MessageType;
-use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant, Type};
+use zbus::{Connection, DynamicType, MatchRule, MessageStream, OwnedObjectPath, OwnedVariant, Type, Variant};
 
 const SERVICE: &str = "org.freedesktop.systemd1";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
@@ -25,6 +25,8 @@ const DEADLINE: Duration = Duration::from_secs(20);
 /// The bus starts beside the agent at boot, and comes back at once when it was restarted.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 const RECONNECT: Duration = Duration::from_millis(100);
+/// Microseconds until a transient service that failed is started again.
+const AGAIN_AFTER: u64 = 300_000;
 
 /// Why systemd did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -169,6 +171,33 @@ impl Systemd {
         match self.manager::<_, OwnedObjectPath>("StopUnit", &(unit, "replace")).await {
             Err(SystemdError::Refused { unknown: true, .. }) | Ok(_) => Ok(()),
             Err(e) => Err(e),
+        }
+    }
+
+    /// Whether it can be asked anything.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connection.borrow().is_some()
+    }
+
+    /// Queues the start of a service that is known to systemd only until it ends, and is started again as long as it fails. One that is there
+    /// already is left as it is.
+    pub async fn start_transient(&self, unit: &str, description: &str, command: &[&str]) -> Result<(), SystemdError> {
+        const START: &str = "StartTransientUnit";
+        let program = command.first().copied().unwrap_or_default();
+        let properties: Vec<(&str, Variant<'_>)> = vec![
+            ("Description", description.into()),
+            ("ExecStart", Variant::new(vec![(program, command.to_vec(), false)])),
+            ("Restart", "on-failure".into()),
+            ("RestartUSec", AGAIN_AFTER.into()),
+            // It must not be given up, and must not be in the way of the next when it has ended.
+            ("StartLimitIntervalUSec", 0_u64.into()),
+            ("CollectMode", "inactive-or-failed".into()),
+        ];
+        let others: Vec<(&str, Vec<(&str, Variant<'_>)>)> = Vec::new();
+        match self.manager::<_, OwnedObjectPath>(START, &(unit, "replace", properties, others)).await {
+            Err(SystemdError::Refused { why, .. }) if why.contains("UnitExists") => Ok(()),
+            done => done.map(|_| ()),
         }
     }
 

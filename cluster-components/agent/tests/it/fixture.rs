@@ -24,7 +24,8 @@ After=dbus.socket
 StartLimitIntervalSec=0
 [Service]
 Type=notify
-ExecStart=/opt/slipway/agent run
+EnvironmentFile=-/etc/agent.env
+ExecStart=/opt/slipway/bin/slipway-agent run
 Restart=always
 RestartSec=300ms
 WatchdogSec=30s
@@ -32,6 +33,9 @@ KillMode=process
 [Install]
 WantedBy=multi-user.target
 ";
+
+/// Where a machine finds the build of the agent under test.
+pub const AGENT: &str = "/opt/slipway/agent";
 
 pub struct Machine {
     pub name: String,
@@ -106,12 +110,14 @@ impl Machine {
         self.write("/etc/slipway/identity.json", &identity.to_string(), 0o600);
         self.write("/etc/systemd/system/slipway-agent.service", AGENT_UNIT, 0o644);
         symlink("../slipway-agent.service", self.path("/etc/systemd/system/multi-user.target.wants/slipway-agent.service")).unwrap();
+        fs::create_dir_all(self.path("/opt/slipway/bin")).unwrap();
+        symlink(AGENT, self.path("/opt/slipway/bin/slipway-agent")).unwrap();
         fs::create_dir_all(self.store()).unwrap();
         let spec = Spec {
             container: &self.name,
             hostname: &self.name,
             cgroup: &format!("/{}", self.name),
-            binds: &[(Path::new(env!("CARGO_BIN_EXE_slipway-agent")), "/opt/slipway/agent"), (&self.store(), "/opt/slipway/store")],
+            binds: &[(Path::new(env!("CARGO_BIN_EXE_slipway-agent")), AGENT), (&self.store(), "/opt/slipway/store")],
             boot: 1,
             never_boot: false,
         };

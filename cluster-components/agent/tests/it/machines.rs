@@ -45,7 +45,10 @@ async fn a_plan_becomes_users_files_and_running_units_and_only_what_changes_rest
     let one = client.apply_plan(None, 1, &wanted).await.unwrap();
     let before = state(&client, "both run", |state| done(state, &one, &["a.service", "b.service"]) && state.probes[0].healthy).await;
     eprintln!("from ApplyPlan to two active units seen by Watch: {} ms", start.elapsed().as_millis());
-    eprintln!("memory of the agent: {}", machine.exec("grep -E '^Rss|^VmRSS|^Threads' /proc/$(pidof agent)/status | tr -s '\\n\\t ' ' '"));
+    eprintln!(
+        "memory of the agent: {}",
+        machine.exec("grep -E '^Rss|^VmRSS|^Threads' /proc/$(pidof slipway-agent)/status | tr -s '\\n\\t ' ' '")
+    );
     assert!(before.disk_total_bytes > 0 && before.certificate_expires_ms > 0);
     let etcd = fs::metadata(machine.path("/var/lib/etcd")).unwrap();
     assert_eq!((etcd.uid(), etcd.mode() & 0o7777), (2379, 0o700));
@@ -284,7 +287,7 @@ async fn a_reset_stops_everything_and_leaves_nothing() {
     assert_eq!(machine.exec("systemctl show --property=ActiveState --value a.service"), "inactive");
     assert_eq!(
         machine.exec("ls /run/systemd/system /opt/slipway/bin; ls -d /etc/kubernetes/* /var/lib/etcd /etc/slipway"),
-        "/opt/slipway/bin:\n\n/run/systemd/system:"
+        "/opt/slipway/bin:\nslipway-agent\n\n/run/systemd/system:"
     );
     assert_eq!(machine.exec("ls /var/lib/slipway/agent"), "lock\nreset");
     assert!(!machine.exec("cat /etc/passwd").contains("etcd"));

@@ -9,4 +9,5 @@ mod fixture;
 mod machines;
 mod process;
 mod snapshots;
+mod updates;
 mod waiting;
