@@ -4,7 +4,9 @@ mod control_plane;
 
 use crate::draft::{Draft, PROBE_API_SERVER};
 use crate::quorum::member_of;
-use crate::{Action, Condition, ConditionType, Fact, InstanceState, MachineRecord, Reason, Removal, Status, Wait, pools, rollout};
+use crate::{
+    Action, Condition, ConditionType, Fact, InstanceState, MachineRecord, Reason, Removal, Status, Wait, departure, pools, rollout,
+};
 use slipway_model::DeletionPolicy;
 use std::collections::BTreeSet;
 
@@ -125,7 +127,7 @@ fn activity(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &BTreeSet<Wait
         return Reason::Replacing;
     }
     let wanted = draft.spec.control_plane.replicas as usize;
-    let planes = draft.records().iter().filter(|m| m.is_control_plane());
+    let planes = draft.records().iter().filter(|m| m.is_control_plane() && !departure::is_set_aside(draft, m));
     let (staying, leaving): (Vec<&MachineRecord>, Vec<&MachineRecord>) = planes.partition(|m| m.deleting.is_none());
     let voters = draft.observed.etcd.known().map_or(wanted, |e| e.voters().count());
     let joining = draft.observed.etcd.known().is_some_and(|e| e.members.iter().any(|m| m.learner));
@@ -142,7 +144,7 @@ fn activity(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &BTreeSet<Wait
     let joins = |m: &MachineRecord| draft.node(&m.name).is_none();
     if removing(&[Removal::ScaleDown, Removal::PoolRemoved])
         || actions.iter().any(|a| matches!(a, Action::CreateMachine { .. } | Action::SetOrdinals { .. } | Action::SetPoolReplicas { .. }))
-        || draft.records().iter().any(|m| !m.is_control_plane() && (m.deleting.is_some() || joins(m)))
+        || draft.records().iter().any(|m| !m.is_control_plane() && !departure::is_set_aside(draft, m) && (m.deleting.is_some() || joins(m)))
     {
         return Reason::Scaling;
     }

@@ -5,6 +5,7 @@
 //! | any | its instance was recorded and the cloud does not have it any more | dead at once |
 //! | any | its agent was never heard for [`BOOT_TIMEOUT`] | dead |
 //! | worker | agent silent for the pool's `agentSilentSeconds`, and the cloud says powered off or its Node is NotReady | dead |
+//! | any | agent silent for [`BOOT_TIMEOUT`] and the API, which answers, knows of no Node of it | dead |
 //! | control plane | agent silent for [`DEAD_AFTER`], its etcd member does not answer, and its Node is NotReady | dead |
 //! | control plane | the same, and it is powered off and did not come back when it was started, for [`POWER_ON`] | dead |
 //! | control plane | its agent knows no plan although its etcd member once started | its disk is lost: dead at once |
@@ -91,9 +92,12 @@ fn verdict(draft: &Draft<'_>, machine: &MachineRecord) -> Option<Verdict> {
     let not_ready = draft.node(&machine.name).is_some_and(|n| !n.ready);
     let grace = draft.spec.pools.iter().find(|p| p.name == machine.pool).map(|p| i64::from(p.health.agent_silent_seconds));
     let grace = grace.map_or(DEAD_AFTER, SignedDuration::from_secs);
+    // There is no Node that could be a witness, and none comes.
+    let no_node = draft.observed.nodes.known().is_some() && draft.node(&machine.name).is_none();
     match (off, not_ready) {
         (true, _) => Some(due(since, grace, "its agent is silent and the cloud says that it is powered off")),
         (false, true) => Some(due(since, grace, "its agent is silent and its Node is NotReady")),
+        (false, false) if no_node => Some(due(since, BOOT_TIMEOUT.max(grace), "its agent fell silent before it joined")),
         (false, false) => None,
     }
 }

@@ -113,6 +113,18 @@ fn has_retired(draft: &mut Draft<'_>, machine: &MachineRecord) -> bool {
     draft.now >= due
 }
 
+/// Whether a machine that is being taken away does nothing any more and only stays because somebody wants to look at it: all else goes on as if it were
+/// gone.
+pub(crate) fn is_set_aside(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
+    if !machine.kept || machine.deleting.is_none() {
+        return false;
+    }
+    if machine.is_control_plane() {
+        return draft.observed.cluster.bootstrapped && is_released(draft, machine);
+    }
+    draft.node(&machine.name).is_none_or(|n| !n.ready || (n.unschedulable && n.pods.known().is_some_and(Vec::is_empty)))
+}
+
 /// Whether a control plane of a founded cluster that is being taken away holds nothing of etcd any more, so that it may go like any other machine.
 pub(crate) fn is_released(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
     draft.observed.etcd.known().is_some_and(|etcd| member_of(etcd, machine).is_none())

@@ -111,11 +111,11 @@ pub fn may_be_deleted(
     etcd: &Fact<EtcdFacts>,
     now: Timestamp,
 ) -> bool {
-    let Some(since) = machine.deleting else { return false };
+    let Some(since) = machine.deleting.filter(|_| !machine.kept) else { return false };
     if !bootstrapped {
         return true;
     }
-    if machine.kept || !is_no_member(machine, etcd) {
+    if !is_no_member(machine, etcd) {
         return false;
     }
     let drained = node.is_none_or(|n| n.unschedulable && n.pods.known().is_some_and(Vec::is_empty));

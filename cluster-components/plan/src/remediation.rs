@@ -7,7 +7,7 @@
 use crate::dead::{Death, death, silent_since};
 use crate::draft::Draft;
 use crate::zones::Zones;
-use crate::{Action, InstanceState, MachineRecord, NodeFacts, Reason, Removal, maintenance};
+use crate::{Action, InstanceState, MachineRecord, NodeFacts, Reason, Removal, departure, maintenance};
 use jiff::{SignedDuration, Timestamp};
 use slipway_model::{NodeConditionLimit, PoolName};
 use std::collections::BTreeMap;
@@ -69,8 +69,9 @@ struct Budget {
 
 impl Budget {
     fn of(draft: &mut Draft<'_>, workers: &[&MachineRecord]) -> Self {
-        let leaving: Vec<&MachineRecord> =
-            draft.records().iter().filter(|m| !m.is_control_plane() && m.deleting.is_some()).filter(|m| has_failed(draft, m)).collect();
+        let leaves = |m: &&MachineRecord| !m.is_control_plane() && m.deleting.is_some() && !departure::is_set_aside(draft, m);
+        let leaving: Vec<&MachineRecord> = draft.records().iter().filter(leaves).collect();
+        let leaving: Vec<&MachineRecord> = leaving.into_iter().filter(|m| has_failed(draft, m)).collect();
         let pools = draft.spec.pools.iter().map(|pool| {
             let size = workers.iter().filter(|m| m.pool == pool.name).count();
             let most = pool.health.max_replacing.rounded_up(u32::try_from(size).unwrap_or(u32::MAX));

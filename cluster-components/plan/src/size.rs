@@ -19,7 +19,7 @@ pub(crate) fn keep(draft: &mut Draft<'_>, votes: &Votes<'_>) {
 /// Takes one away, when nobody else is on the way out.
 fn shrink(draft: &mut Draft<'_>, votes: &Votes<'_>, staying: &[&MachineRecord]) {
     // One that only stays to be looked at is out of the way.
-    if let Some(other) = draft.leaving_control_planes().find(|m| !(m.kept && departure::is_released(draft, m))) {
+    if let Some(other) = draft.leaving_control_planes().find(|m| !departure::is_set_aside(draft, m)) {
         let (name, since) = (other.name.clone(), other.deleting.unwrap_or(other.created));
         draft.wait_on(&name, Reason::ScalingControlPlane, "it to be gone before the next one goes", since);
         return;

@@ -7,7 +7,7 @@ use super::undo::no_return;
 use super::well::ill;
 use super::{PARTS, goes_back, serving};
 use crate::draft::Draft;
-use crate::{Action, EtcdFacts, Fact, MachineRecord, Reason, SnapshotFacts, UpgradeRecord, maintenance, preflight};
+use crate::{Action, EtcdFacts, Fact, MachineRecord, Reason, SnapshotFacts, UpgradeRecord, departure, maintenance, preflight};
 use jiff::{SignedDuration, Timestamp};
 use slipway_model::MachineVersions;
 
@@ -18,7 +18,8 @@ const SNAPSHOT_AGE: SignedDuration = SignedDuration::from_hours(1);
 pub(super) fn under_way(draft: &mut Draft<'_>) -> bool {
     let target = draft.spec.control_plane.versions;
     let planes: Vec<&MachineRecord> = serving(draft).collect();
-    let differs = draft.records().iter().any(|m| m.is_control_plane() && m.versions != target);
+    let counts = |m: &&MachineRecord| m.is_control_plane() && !departure::is_set_aside(draft, m);
+    let differs = draft.records().iter().filter(counts).any(|m| m.versions != target);
     match (&draft.observed.cluster.upgrade, differs) {
         (None, false) => false,
         (None, true) => {

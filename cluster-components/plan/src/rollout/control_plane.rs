@@ -4,7 +4,7 @@ use super::well::{Ill, ill, is_settled, soaks_until};
 use super::{PARTS, begin, goes_back, node, replace, serving, skew, tell, undo};
 use crate::draft::Draft;
 use crate::quorum::is_of;
-use crate::{Action, EtcdFacts, MachineRecord, MemberFacts, Reason, maintenance};
+use crate::{Action, EtcdFacts, MachineRecord, MemberFacts, Reason, departure, maintenance};
 use jiff::Timestamp;
 use slipway_model::{MachineVersions, Part, Strategy};
 
@@ -146,7 +146,7 @@ pub(super) fn readiness(draft: &mut Draft<'_>, planes: &[&MachineRecord], etcd: 
 fn unsettled(draft: &Draft<'_>, planes: &[&MachineRecord], etcd: &EtcdFacts) -> Option<Ill> {
     let created = draft.observed.cluster.created;
     let ill = |reason, what: String, since| Some(Ill { reason, what, since });
-    if let Some(leaving) = draft.records().iter().find(|m| m.is_control_plane() && m.deleting.is_some()) {
+    if let Some(leaving) = draft.leaving_control_planes().find(|m| !departure::is_set_aside(draft, m)) {
         return ill(Reason::ScalingControlPlane, format!("{} to be gone", leaving.name), leaving.deleting.unwrap_or(created));
     }
     if let Some(learner) = etcd.members.iter().find(|m| m.learner) {

@@ -25,6 +25,7 @@ mod control_plane;
 mod node;
 mod pools;
 mod replace;
+mod spare;
 mod undo;
 mod well;
 

@@ -1,5 +1,6 @@
 //! Pools: as many machines at once as each allows to be away, side by side with other pools.
 
+use super::spare::{Spare, Work};
 use super::well::{ill, is_settled};
 use super::{control_plane, node, replace, serving, skew, tell, undo};
 use crate::draft::Draft;
@@ -74,26 +75,17 @@ pub(super) fn surge(pool: &Pool, wanted: u32) -> u32 {
     }
 }
 
-/// Whether a worker does its work: well, and pods may come to it.
-pub(super) fn is_available(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
-    ill(draft, machine).is_none() && draft.node(&machine.name).is_some_and(|n| !n.unschedulable)
-}
-
 fn in_place(draft: &mut Draft<'_>, pool: &Pool, wanted: u32, members: &[&MachineRecord], behind: &[&MachineRecord]) {
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let available = count(members.iter().filter(|m| is_available(draft, m)).count());
     let floor = wanted.saturating_sub(may_be_away(pool, wanted));
-    let mut spare = available.saturating_sub(floor);
+    let mut spare = Spare::of(draft, members, floor);
     // Those that are away already cost nothing: they are finished first.
-    let mut by_turn: Vec<(bool, &MachineRecord)> = behind.iter().map(|m| (is_available(draft, m), *m)).collect();
-    by_turn.sort_by_key(|(works, m)| (*works, m.ordinal));
-    for (works, machine) in by_turn {
-        if works {
-            if spare == 0 {
-                wait_for_turn(draft, machine, pool, floor);
-                continue;
-            }
-            spare = spare.saturating_sub(1);
+    let mut by_turn: Vec<(Work, &MachineRecord)> = behind.iter().map(|m| (Work::of(draft, m), *m)).collect();
+    by_turn.sort_by_key(|(work, m)| (*work, m.ordinal));
+    for (work, machine) in by_turn {
+        // On one that has not followed yet nothing is begun.
+        if is_settled(draft, machine) && !spare.take(work) {
+            wait_for_turn(draft, machine, pool, floor);
+            continue;
         }
         change(draft, machine, &pool.versions);
     }

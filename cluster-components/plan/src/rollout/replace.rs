@@ -8,9 +8,10 @@
 //! `InPlaceOnly` refuses the whole group: nothing of it is changed, by replacement or in place.
 
 use super::control_plane::{Readiness, leads, readiness};
+use super::spare::{Spare, Work};
 use super::{birth, pools, revision, serving, target};
 use crate::draft::Draft;
-use crate::{MachineRecord, Reason, Removal, maintenance};
+use crate::{MachineRecord, Reason, Removal, departure, maintenance};
 use slipway_model::{Allow, Pool, PoolName, Strategy};
 
 /// Whether only a new machine can make of it what the spec says.
@@ -44,7 +45,7 @@ pub(crate) fn surge(draft: &mut Draft<'_>) {
         return;
     }
     let planes: Vec<&MachineRecord> = serving(draft).collect();
-    let leaving = draft.records().iter().any(|m| m.is_control_plane() && m.deleting.is_some());
+    let leaving = draft.leaving_control_planes().any(|m| !departure::is_set_aside(draft, m));
     let more = planes.len() > usize::try_from(draft.spec.control_plane.replicas).unwrap_or(usize::MAX);
     // The next one comes when the last one has gone; and what came stays until one goes, whatever the hour.
     if leaving || !planes.iter().any(|m| is_outdated(draft, m)) || !is_their_turn(draft) || !is_better(draft) {
@@ -60,7 +61,8 @@ pub(crate) fn surge(draft: &mut Draft<'_>) {
 /// Whether outdated control planes may be replaced now: an upgrade by replacement is recorded; or there is none, and what can be done in place was done.
 pub(super) fn is_their_turn(draft: &Draft<'_>) -> bool {
     let wanted = &draft.spec.control_plane;
-    let done = draft.records().iter().all(|m| !m.is_control_plane() || m.versions == wanted.versions);
+    let counts = |m: &&MachineRecord| m.is_control_plane() && !departure::is_set_aside(draft, m);
+    let done = draft.records().iter().filter(counts).all(|m| m.versions == wanted.versions);
     let begun = draft.observed.cluster.upgrade.as_ref().is_some_and(|u| u.to == wanted.versions && u.stopped.is_none());
     done || (begun && wanted.strategy == Strategy::Replace)
 }
@@ -135,7 +137,7 @@ fn surge_in_place(draft: &Draft<'_>, pool: &Pool, wanted: u32, may: bool) -> u32
 /// How many machines a pool may have that are not leaving: while outdated ones are replaced, new ones wait until enough of those that leave are gone.
 pub(crate) fn most(draft: &Draft<'_>, pool: &Pool, wanted: u32, surge: u32) -> u32 {
     let of_pool = || draft.records().iter().filter(|m| m.pool == pool.name);
-    let leaving = of_pool().filter(|m| m.deleting.is_some() && !m.kept).count();
+    let leaving = of_pool().filter(|m| m.deleting.is_some() && !departure::is_set_aside(draft, m)).count();
     let leaving = if of_pool().any(|m| is_outdated(draft, m)) { u32::try_from(leaving).unwrap_or(u32::MAX) } else { 0 };
     wanted.saturating_add(surge).saturating_sub(leaving)
 }
@@ -143,25 +145,27 @@ pub(crate) fn most(draft: &Draft<'_>, pool: &Pool, wanted: u32, surge: u32) -> u
 /// Takes outdated machines away, as many as the pool can spare.
 pub(super) fn workers(draft: &mut Draft<'_>, pool: &Pool, wanted: u32, members: &[&MachineRecord]) {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let available = count(members.iter().filter(|m| pools::is_available(draft, m)).count());
     let floor = wanted.saturating_sub(pools::may_be_away(pool, wanted));
-    let mut spare = available.saturating_sub(floor);
-    let leaving = count(draft.records().iter().filter(|m| m.pool == pool.name && m.deleting.is_some()).count());
+    let mut spare = Spare::of(draft, members, floor);
+    let leaves = |m: &&MachineRecord| m.pool == pool.name && m.deleting.is_some() && !departure::is_set_aside(draft, m);
+    let leaving = count(draft.records().iter().filter(leaves).count());
     // Even those that are ill go a few at a time: many that are ill at once are more likely cut off than broken.
     let mut slots = pools::may_be_away(pool, wanted).saturating_add(pools::surge(pool, wanted)).saturating_sub(leaving);
-    let mut outdated: Vec<(bool, &MachineRecord)> =
-        members.iter().filter(|m| is_outdated(draft, m)).map(|m| (pools::is_available(draft, m), *m)).collect();
-    outdated.sort_by_key(|(works, m)| (*works, m.ordinal));
-    for (works, machine) in outdated {
-        if slots == 0 || (works && spare == 0) {
+    let mut outdated: Vec<(Work, &MachineRecord)> =
+        members.iter().filter(|m| is_outdated(draft, m)).map(|m| (Work::of(draft, m), *m)).collect();
+    outdated.sort_by_key(|(work, m)| (*work, m.ordinal));
+    for (work, machine) in outdated {
+        let there = spare.serving;
+        if slots == 0 || !spare.take(work) {
             pools::wait_for_turn(draft, machine, pool, floor);
             continue;
         }
         slots = slots.saturating_sub(1);
-        spare = spare.saturating_sub(u32::from(works));
-        let because = match works {
-            true => format!("a new machine takes its place, and pool {} has {available} machines that work and keeps {floor}", pool.name),
-            false => format!("a new machine takes its place, and it does no work: pool {} loses nothing", pool.name),
+        let because = match work {
+            Work::Well | Work::Ill => {
+                format!("a new machine takes its place, and pool {} has {there} machines that work and keeps {floor}", pool.name)
+            }
+            Work::None => format!("a new machine takes its place, and it does no work: pool {} loses nothing", pool.name),
         };
         draft.take_away_because(machine, Removal::Outdated, because);
     }

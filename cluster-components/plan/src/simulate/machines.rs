@@ -96,7 +96,10 @@ fn may_change(world: &Observed, machine: &MachineName, to: MachineVersions) -> R
     check(skew_allows(&running_now(world), machine, to).is_ok(), "the versions do not go with the others'")?;
     let planes = || world.machines.known().into_iter().flatten().filter(|m| m.is_control_plane());
     let plane = planes().any(|m| m.name == *machine);
-    let other = planes().any(|m| m.name != *machine && is_half_changed(world, &m.name));
+    // One that has left etcd, and perhaps never answers again, is nobody's business any more.
+    let etcd = etcd_now(world);
+    let gone = |m: &MachineRecord| m.deleting.is_some() && is_no_member(m, &etcd);
+    let other = planes().any(|m| m.name != *machine && !gone(m) && is_half_changed(world, &m.name));
     check(!plane || !other, "another control plane is half changed")
 }
 

@@ -1,9 +1,10 @@
 //! Exhaustive exploration of small lives with stateright. Prints what was explored.
 
-use crate::build::{at, complete, nothing, now, patched, revised, spec, upgraded};
+use crate::build::{at, complete, nothing, now, patched, revised, settled, spec, upgraded};
 use crate::faults::{Budget, Loss, NONE};
 use crate::invariants::{always, refused};
 use crate::life::{Grain, Life, Moment, Step, hash, records, thorough};
+use crate::time::aged;
 use slipway_model::{ClusterSpec, DeletionPolicy};
 use slipway_plan::Observed;
 use stateright::{Checker, Model, Property};
@@ -303,6 +304,32 @@ fn a_cluster_is_upgraded_whatever_fails_dies_or_lags() {
     explore("upgrade 3", life(specs(), begin.clone(), Budget { late: 1, ..NONE }, Some(wide)));
     let wide = (Grain::Coarse, Budget { lies: 1, silences: 1, ..NONE });
     explore("upgrade 3", life(specs(), begin, Budget { silences: 1, ..NONE }, Some(wide)));
+}
+
+/// A cluster that is complete, and one more machine that hung, was replaced, and is kept.
+fn beside_a_kept_one(spec: &ClusterSpec) -> Observed {
+    let mut world = complete(spec);
+    Loss::Hangs.befall(&mut world, "i-uid-of-demo-cp-2");
+    world.machines.known_mut().unwrap().iter_mut().for_each(|m| m.kept = m.name.as_str() == "demo-cp-2");
+    aged(&settled(spec, world))
+}
+
+#[test]
+fn machines_that_are_kept_for_a_look_hold_up_nothing_else() {
+    let hangs: &[Loss] = &[Loss::Hangs];
+    let wide = Some((Grain::Coarse, Budget { losses: 1, kept: 1, ..NONE }));
+    let old = spec(3, 0);
+    // Where there is no time for losing one at any moment, it was lost and replaced before, and is kept.
+    let life_of = |next: &ClusterSpec| match thorough() {
+        true => life(vec![old.clone(), next.clone()], complete(&old), NONE, wide),
+        false => life(vec![old.clone(), next.clone()], beside_a_kept_one(&old), Budget { crashes: 1, ..NONE }, None),
+    };
+    explore("upgrade 3 beside one that is kept", life_of(&upgraded(old.clone())).losing(hangs));
+    explore("roll 3 by replacement beside one that is kept", life_of(&revised(old.clone())).losing(hangs));
+    let mut next = spec(1, 2);
+    next.pools[0].revision = "r2".into();
+    let quick = Budget { losses: 1, ..NONE };
+    explore("roll a pool of 2 by replacement", life(vec![spec(1, 2), next], complete(&spec(1, 2)), quick, wide).losing(hangs));
 }
 
 #[test]

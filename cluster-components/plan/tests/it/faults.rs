@@ -2,7 +2,9 @@
 
 use crate::build::now;
 use slipway_model::MachineName;
-use slipway_plan::{Action, AgentFacts, AgentState, InstanceFacts, InstanceState, Observed, ProbeFacts, Trouble, world_follows};
+use slipway_plan::{
+    Action, AgentFacts, AgentState, InstanceFacts, InstanceState, MachineRecord, Observed, ProbeFacts, Trouble, world_follows,
+};
 use std::fmt;
 
 /// What is still allowed to go wrong, or to be changed, in this life.
@@ -28,11 +30,13 @@ pub struct Budget {
     pub slow: u8,
     /// Machines that cannot do what they were told.
     pub failing: u8,
+    /// Machines that failed or leave and that a person keeps for a look. They are given back at any time.
+    pub kept: u8,
 }
 
 /// Nothing.
 pub const NONE: Budget =
-    Budget { crashes: 0, lags: 0, late: 0, losses: 0, replaced: 0, deletions: 0, silences: 0, lies: 0, slow: 0, failing: 0 };
+    Budget { crashes: 0, lags: 0, late: 0, losses: 0, replaced: 0, deletions: 0, silences: 0, lies: 0, slow: 0, failing: 0, kept: 0 };
 
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -47,6 +51,7 @@ impl fmt::Display for Budget {
             (self.lies, "lies"),
             (self.slow, "delays"),
             (self.failing, "failing changes"),
+            (self.kept, "kept machines"),
         ];
         let told: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{what} {n}")).collect();
         f.write_str(if told.is_empty() { "no faults".into() } else { told.join(", ") }.as_str())
@@ -103,6 +108,12 @@ impl Loss {
         }
         world_follows(world, now());
     }
+}
+
+/// Whether somebody may want to have a look at a machine: it is silent, or it is on its way out.
+pub fn may_be_kept(world: &Observed, machine: &MachineRecord) -> bool {
+    let silent = matches!(world.agents.get(&machine.name), Some(AgentFacts::Silent { .. }));
+    machine.instance.is_some() && !machine.kept && (silent || machine.deleting.is_some())
 }
 
 pub fn hangs(instance: &InstanceFacts) -> bool {

@@ -57,6 +57,9 @@ fn records_and_instances(moved: &Moved<'_>, living: bool) -> Option<&'static str
         }
         Action::DeleteInstance { machine, .. } if living => {
             let Some(record) = record(before, machine) else { return Some("a living cluster deletes only what is recorded as leaving") };
+            if record.kept {
+                return Some("a machine that is kept for a look is not deleted");
+            }
             let member = before.cluster.bootstrapped && etcd(before).members.iter().any(|m| m.name == machine.as_str());
             if member {
                 return Some("a machine is deleted when etcd has no member of it");

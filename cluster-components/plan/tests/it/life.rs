@@ -106,6 +106,8 @@ pub enum Step {
     FallsSilent(MachineName),
     /// A machine cannot do what it was told.
     Fails(MachineName),
+    /// Somebody wants to have a look at a machine before it goes, or does not any more.
+    Keeps(MachineName, bool),
     /// The user deletes the cluster.
     DeleteCluster,
 }
@@ -247,6 +249,10 @@ impl Life {
                 steps.extend(possible.map(|loss| Step::Lost(instance.id.clone(), *loss)));
             }
         }
+        if left.kept > 0 {
+            steps.extend(records(world).iter().filter(|m| faults::may_be_kept(world, m)).map(|m| Step::Keeps(m.name.clone(), true)));
+        }
+        steps.extend(records(world).iter().filter(|m| m.kept).map(|m| Step::Keeps(m.name.clone(), false)));
         let hung = world.cloud.known().unwrap().instances.iter().filter(|i| faults::hangs(i));
         steps.extend(hung.map(|i| Step::Returns(i.id.clone())));
         let heard = || world.agents.iter().filter_map(|(name, agent)| agent.heard().map(|state| (name, state)));
@@ -297,6 +303,7 @@ impl Life {
             Step::FallsSilent(_) => next.left.silences -= 1,
             Step::Fails(_) => next.left.failing -= 1,
             Step::DeleteCluster => next.left.deletions -= 1,
+            Step::Keeps(_, keep) => next.left.kept -= u8::from(*keep),
             Step::TimePasses => {
                 let outlook = self.outlook(moment);
                 let free = outlook.actions.is_empty() && outlook.moves.iter().all(|m| matches!(m, Happening::SpeaksAgain(_)));
@@ -342,6 +349,10 @@ impl Life {
             Step::UserDeletes(machine) => {
                 let machines = world.machines.known_mut().unwrap();
                 machines.iter_mut().find(|m| m.name == *machine).unwrap().deleting = Some(now());
+            }
+            Step::Keeps(machine, keep) => {
+                let machines = world.machines.known_mut().unwrap();
+                machines.iter_mut().find(|m| m.name == *machine).unwrap().kept = *keep;
             }
             Step::Lost(id, loss) => loss.befall(&mut world, id),
             Step::Returns(id) => faults::comes_back(&mut world, id),

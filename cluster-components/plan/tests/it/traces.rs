@@ -21,7 +21,8 @@ fn life() -> Life {
         revised(upgraded(spec(3, 2))),
         revised(upgraded(spec(1, 1))),
     ];
-    let budget = Budget { crashes: 40, lags: 3, late: 3, losses: 4, replaced: 4, deletions: 0, silences: 4, lies: 3, slow: 10, failing: 2 };
+    let budget =
+        Budget { crashes: 40, lags: 3, late: 3, losses: 4, replaced: 4, deletions: 0, silences: 4, lies: 3, slow: 10, failing: 2, kept: 2 };
     Life::new(specs, nothing(), Grain::Fine, budget).losing(&[Loss::Vanishes, Loss::Stops, Loss::Hangs, Loss::Forgets])
 }
 
@@ -123,6 +124,41 @@ fn one_that_was_told_before_another_was_lost_is_not_restarted_as_one_of_two() {
         let voters = world.etcd.known().unwrap().voters().filter(|m| m.status.known().is_some()).count();
         world.cluster.upgrade.is_none() && voters == 3
     });
+}
+
+#[test]
+fn one_that_is_only_kept_for_a_look_holds_up_no_upgrade() {
+    for to in [upgraded(spec(3, 0)), revised(spec(3, 0))] {
+        let budget = Budget { losses: 1, kept: 1, ..NONE };
+        let life = Life::new(vec![spec(3, 0), to], complete(&spec(3, 0)), Grain::Coarse, budget).losing(&[Loss::Hangs]);
+        let moment = life.after(&life.first(), &Step::Lost("i-uid-of-demo-cp-2".into(), Loss::Hangs));
+        let moment = life.after(&moment, &Step::Keeps("demo-cp-2".parse().unwrap(), true));
+        let replaced = |world: &Observed| world.etcd.known().unwrap().voters().any(|m| m.name == "demo-cp-3");
+        let moment = until(&life, moment, replaced);
+        let moment = life.after(&moment, &Step::Edit);
+        life.converges(&moment, |_| false).unwrap();
+    }
+}
+
+#[test]
+fn a_worker_that_hangs_before_its_node_came_is_replaced() {
+    let life = Life::new(vec![spec(1, 1), spec(1, 2)], complete(&spec(1, 1)), Grain::Coarse, Budget { losses: 1, ..NONE });
+    let claimed = |world: &Observed| crate::life::records(world).iter().any(|m| m.name.as_str() == "demo-w-1" && m.claimed);
+    let moment = until(&life, life.after(&life.first(), &Step::Edit), claimed);
+    let moment = life.after(&moment, &Step::Lost("i-uid-of-demo-w-1".into(), Loss::Hangs));
+    life.converges(&moment, |_| false).unwrap();
+}
+
+#[test]
+fn a_worker_that_is_only_kept_for_a_look_holds_up_neither_healing_nor_a_roll() {
+    let losing = Budget { losses: 2, kept: 1, ..NONE };
+    let life = Life::new(vec![spec(1, 3), revised(spec(1, 3))], complete(&spec(1, 3)), Grain::Coarse, losing).losing(&[Loss::Hangs]);
+    let lost = |moment: &Moment, machine: &str| life.after(moment, &Step::Lost(format!("i-uid-of-{machine}"), Loss::Hangs));
+    let moment = life.after(&lost(&life.first(), "demo-w-0"), &Step::Keeps("demo-w-0".parse().unwrap(), true));
+    let replaced = |by: &'static str| move |world: &Observed| world.nodes.known().unwrap().iter().any(|n| n.name == by);
+    let moment = until(&life, moment, replaced("demo-w-3"));
+    let moment = until(&life, lost(&moment, "demo-w-1"), replaced("demo-w-4"));
+    life.converges(&life.after(&moment, &Step::Edit), |_| false).unwrap();
 }
 
 #[test]
