@@ -234,7 +234,7 @@ impl Agent for Service {
         self.0.mine(&machine_uid)?;
         self.0.alive()?;
         let planned = self.0.plans.borrow().as_ref().is_some_and(|plan| plan.plan.units.iter().any(|planned| planned.name == unit));
-        if !planned && unit != check::AGENT_UNIT {
+        if !planned && ![check::AGENT_UNIT, update::TRIAL_UNIT].contains(&unit.as_str()) {
             return Err(Refusal::Invalid(format!("{unit:?} is neither a unit of this machine's plan nor {}", check::AGENT_UNIT)).into());
         }
         Ok(Response::new(logs::journal(&unit, lines, follow)?))

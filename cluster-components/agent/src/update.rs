@@ -31,7 +31,7 @@ use tokio::time::{sleep, timeout};
 use tonic::Status;
 
 /// The unit of a trial.
-const TRIAL_UNIT: &str = "slipway-agent-trial.service";
+pub const TRIAL_UNIT: &str = "slipway-agent-trial.service";
 /// A caller hears within its own deadline how far it is.
 const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 /// Between two looks at a trial that runs.
@@ -153,14 +153,14 @@ impl Updates {
         }
         let ready = async {
             let turn = self.turn.clone().lock_owned().await;
+            if let Some(Refused { sha256, why, .. }) = Refused::load(&self.root).filter(|refused| refused.sha256 == build.sha256) {
+                return Err(Refusal::RefusedBuild { build: sha256, why }.into());
+            }
             if self.on_trial(&build.sha256)? {
                 return Ok(None);
             }
             if expected != own {
                 return Err(Refusal::OtherBuild { current: own, expected: expected.to_owned() }.into());
-            }
-            if let Some(Refused { sha256, why, .. }) = Refused::load(&self.root).filter(|refused| refused.sha256 == build.sha256) {
-                return Err(Refusal::RefusedBuild { build: sha256, why }.into());
             }
             let (root, artifacts) = (self.root.clone(), self.artifacts.clone());
             // Fetched to its end even if the caller goes away: who asks again finds it there.

@@ -221,6 +221,15 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_kept_on_the_disk_is_told_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::new(dir.path());
+        root::replace(&root.at("/var/lib/slipway"), b"a file where a directory should be", Access::PUBLIC).unwrap();
+        Refused::note(&root, "1", "deaf").unwrap();
+        assert_eq!(Refused::load(&root).unwrap().why, "deaf");
+    }
+
+    #[test]
     fn a_record_of_a_later_build_is_read_and_a_damaged_one_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::new(dir.path());

@@ -6,6 +6,7 @@ use slipway_agent_api::v1::{AgentBuild, MachineState};
 use slipway_agent_api::{AgentClient, AgentError, ErrorClass};
 use slipway_model::{ArtifactRef, MachinePlan};
 use std::fs;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_stream::StreamExt;
 
 const LINK: &str = "/opt/slipway/bin/slipway-agent";
@@ -213,6 +214,85 @@ async fn a_trial_survives_the_death_of_whoever_decides() {
     tried.until("the new build stays", |said| said.sha256 == build.sha256 && said.trial.is_empty()).await;
     tried.over().await;
     tried.settled(&build.sha256, "/opt/slipway/store/good");
+}
+
+#[tokio::test]
+async fn a_trial_ends_well_however_often_whoever_decides_is_killed_and_wherever() {
+    let tried = Tried::new(60).await;
+    let machine = &tried.machine;
+    let broken = script(machine, "broken", BROKEN);
+    tried.update(&broken).await.unwrap();
+    let killed = kill_often(machine, "/run/slipway/refused.json");
+    tried.until("the proven build is back", |said| said.sha256 == tried.own && said.refused == broken.sha256).await;
+    assert!(killed.await.unwrap() > 1, "while it falls back");
+    tried.over().await;
+    tried.settled(&tried.own, AGENT);
+
+    let mut runs = tried.own.clone();
+    for (name, from) in [("one", "/run/slipway/trial.json"), ("two", "/run/slipway/trial.confirmed")] {
+        let build = good(machine, name);
+        machine.operator().await.update(1, &runs, &build).await.unwrap();
+        let killed = kill_often(machine, from);
+        tried.until("the new build stays", |said| said.sha256 == build.sha256 && said.trial.is_empty()).await;
+        assert!(killed.await.unwrap() > 1, "from {from} on");
+        tried.over().await;
+        tried.settled(&build.sha256, &format!("/opt/slipway/store/{name}"));
+        runs = build.sha256;
+    }
+}
+
+/// Kills whoever decides as soon as a file is there, and then one life after the other, each some milliseconds longer than the one before: from
+/// before it has read anything until after it has done all. How many it were.
+fn kill_often(machine: &Machine, from: &str) -> tokio::task::JoinHandle<usize> {
+    let trial = "/run/slipway/trial.json";
+    let kill = format!(
+        "until [ -e {from} ] || ! [ -e {trial} ]; do :; done
+         for life in 0 1 2 3 4 5 6 7 8 9; do
+             until pid=$(systemctl show --property=MainPID --value {TRIAL}) && [ $pid != 0 ] && [ $pid != \"$last\" ]; do
+                 [ -e {trial} ] || exit
+             done
+             sleep 0.0$((life * 8 / 10))$((life * 8 % 10))
+             kill -9 $pid && echo $pid
+             last=$pid
+         done"
+    );
+    let name = machine.name.clone();
+    tokio::task::spawn_blocking(move || {
+        let output = std::process::Command::new("runc").args(["exec", &name, "sh", "-c", &kill]).output().unwrap();
+        eprintln!("killed: {}", String::from_utf8_lossy(&output.stdout).replace('\n', " "));
+        output.stdout.iter().filter(|byte| **byte == b'\n').count()
+    })
+}
+
+#[tokio::test]
+async fn a_build_that_is_long_in_coming_is_asked_for_again() {
+    let tried = Tried::new(60).await;
+    let mut build = good(&tried.machine, "good");
+    let bytes = fs::read(tried.machine.stored("good")).unwrap();
+    let std::net::IpAddr::V4(own) = tried.machine.address.ip() else { panic!("machines have IPv4 addresses") };
+    let server = tokio::net::TcpListener::bind((std::net::Ipv4Addr::from_bits(own.to_bits() - 1), 0)).await.unwrap();
+    build.sources = vec![format!("http://{}/agent", server.local_addr().unwrap())];
+    let (let_go, mut may_end) = tokio::sync::watch::channel(false);
+    let serving = tokio::spawn(async move {
+        let (mut stream, _) = server.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 1024]).await.unwrap();
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (first, rest) = bytes.split_at(bytes.len() / 2);
+        stream.write_all(first).await.unwrap();
+        may_end.wait_for(|may| *may).await.unwrap();
+        stream.write_all(rest).await.unwrap();
+        // Once: who asks again finds what was fetched for the one before.
+        drop(server);
+    });
+    for _ in 0..2 {
+        let late = tried.update(&build).await.unwrap_err();
+        assert!(late.to_string().contains("ask again") && late.class() == ErrorClass::Retry, "{late:?}");
+    }
+    let_go.send_replace(true);
+    serving.await.unwrap();
+    until("it is there", || tried.update(&build)).await;
+    tried.until("the new build stays", |said| said.sha256 == build.sha256 && said.trial.is_empty()).await;
 }
 
 #[tokio::test]
