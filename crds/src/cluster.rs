@@ -445,6 +445,10 @@ pub struct ClusterStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub kubernetes_version: Option<String>,
+    /// The build of the agent that new machines get and the others are brought to: sha256 of its file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub agent_build: Option<String>,
     /// Control-plane machines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_plane: Option<Counts>,

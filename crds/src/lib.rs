@@ -26,8 +26,8 @@ pub use cluster::{
 };
 pub use conditions::{Finding, set_conditions};
 pub use machine::{
-    AgentStatus, Instance, Join, Machine, MachinePhase, MachineRole, MachineSpec, MachineStatus, ProbeStatus, Program, Stage, UnitStatus,
-    VersionChange,
+    AgentStatus, Instance, Join, Machine, MachinePhase, MachineRole, MachineSpec, MachineStatus, ProbeStatus, Program, RefusedBuild, Stage,
+    UnitStatus, VersionChange,
 };
 pub use pool::{NodePool, NodePoolSpec, NodePoolStatus};
 pub use progress::{Decision, Step, Wait};

@@ -226,6 +226,19 @@ pub struct AgentStatus {
     /// Its version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+    /// The build that runs: sha256 of its file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<String>,
+    /// The build that is on trial: it stays once it was reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<String>,
+    /// The build that was tried last and did not stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<RefusedBuild>,
+    /// When its certificate ends. It is renewed when a third of its life is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub certificate_expires: Option<Timestamp>,
     /// sha256 of the configuration that it last accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted_digest: Option<String>,
@@ -242,6 +255,21 @@ pub struct AgentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "crate::schemas::time")]
     pub silent_since: Option<Timestamp>,
+}
+
+/// A build of the agent that did not stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RefusedBuild {
+    /// sha256 of its file.
+    pub build: String,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub why: String,
+    /// When that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub since: Option<Timestamp>,
 }
 
 /// A systemd unit.

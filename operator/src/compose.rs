@@ -3,6 +3,7 @@
 
 use crate::agents::{Hearing, Peer};
 use crate::api::call;
+use crate::artifacts::AGENT;
 use crate::context::{API_PORT, Context, LABEL_MACHINE};
 use crate::etcd::{EtcdLink, MemberHost, Pace};
 use crate::execute::{Page, Scene, SceneMachine, secrets};
@@ -90,6 +91,8 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
         snapshots: seen.snapshots.clone(),
         preflight,
         wanted,
+        wanted_agent: context.artifacts.own(AGENT).ok().map(|build| build.sha256),
+        agent_certificate_life: context.agent_certificate_life,
         nodes,
         addons,
         wanted_addons: render::addons(&scene.spec, &context.artifacts).map(|a| a.digest).unwrap_or_default(),

@@ -8,6 +8,7 @@ use crate::looks::Looks;
 use crate::metrics::Metrics;
 use crate::snapshots::SnapshotStore;
 use async_trait::async_trait;
+use jiff::SignedDuration;
 use kube::Client;
 use kube::runtime::events::Recorder;
 use secrecy::SecretString;
@@ -98,6 +99,8 @@ pub struct Context {
     pub workloads: Arc<dyn Workloads>,
     /// What can be installed.
     pub artifacts: ArtifactIndex,
+    /// How long certificates of agents live.
+    pub agent_certificate_life: SignedDuration,
     /// Where snapshots of etcd are kept.
     pub snapshots: SnapshotStore,
     /// What suits the place where machines run.

@@ -11,6 +11,7 @@ use crate::metrics::Metrics;
 use crate::snapshots::SnapshotStore;
 use crate::{clients, controller, http_server};
 use anyhow::{Context as _, bail};
+use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::api::{Patch, PatchParams};
@@ -19,6 +20,7 @@ use kube::{Api, Client};
 use slipway_components::Profile;
 use slipway_local::LocalClient;
 use slipway_local::leader::{Candidate, Ended, Term, Timing};
+use slipway_pki::AGENT_LIFE;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,6 +59,9 @@ pub struct Settings {
     /// Where machines find `<sha256>/<name>` of an artifact.
     #[arg(long, env = "SLIPWAY_ARTIFACT_SOURCE", default_value = "file:///opt/slipway/store/sha256")]
     pub artifact_source: String,
+    /// How long the certificates of agents live, e.g. `8760h`, which is the most. They are renewed when a third of that is left.
+    #[arg(long, env = "SLIPWAY_AGENT_CERTIFICATE_LIFE", default_value = "8760h", value_parser = life)]
+    pub agent_certificate_life: SignedDuration,
     /// Where snapshots of etcd are kept: file:///DIRECTORY. Without, none are taken, and no upgrade of a control plane begins.
     #[arg(long, env = "SLIPWAY_SNAPSHOTS")]
     pub snapshots: Option<String>,
@@ -101,7 +106,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let client = clients::management(settings.kubeconfig.as_deref()).await?;
     let artifacts = ArtifactIndex::read(&settings.artifacts, &settings.artifact_source)?;
     let desk = Arc::new(Desk::new(looks.clone(), metrics.clone(), client.clone(), artifacts));
-    let server = tokio::spawn(http_server::serve(settings.metrics, metrics.clone(), desk, stop.clone()));
+    let server = tokio::spawn(http_server::serve(settings.metrics, metrics.clone(), looks.clone(), desk, stop.clone()));
     let context = |epoch| context(&settings, client.clone(), metrics.clone(), looks.clone(), epoch);
     // Wrong settings are told before leadership is asked for.
     drop(context(0)?);
@@ -163,6 +168,7 @@ fn context(settings: &Settings, client: Client, metrics: Arc<Metrics>, looks: Ar
         agents: Arc::new(GrpcAgents),
         workloads: Arc::new(NetworkWorkloads),
         artifacts: ArtifactIndex::read(&settings.artifacts, &settings.artifact_source)?,
+        agent_certificate_life: settings.agent_certificate_life,
         snapshots: SnapshotStore::open(settings.snapshots.as_deref())?,
         profile: Profile::local(may_lower_oom_score()),
         epoch,
@@ -172,6 +178,13 @@ fn context(settings: &Settings, client: Client, metrics: Arc<Metrics>, looks: Ar
         step_down: CancellationToken::new(),
         workers: Semaphore::new(settings.workers.max(1)),
     })
+}
+
+/// What is left of a certificate when it is renewed has to outlast a moment in which the operator is away.
+fn life(text: &str) -> Result<SignedDuration, String> {
+    let life: SignedDuration = text.parse().map_err(|e: jiff::Error| e.to_string())?;
+    let (least, most) = (SignedDuration::from_mins(1), AGENT_LIFE);
+    if (least..=most).contains(&life) { Ok(life) } else { Err(format!("between {least:#} and {most:#}, please")) }
 }
 
 fn url(address: &str) -> String {

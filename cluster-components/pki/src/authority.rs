@@ -21,6 +21,8 @@ const DAY: SignedDuration = SignedDuration::from_hours(24);
 const AUTHORITY_DAYS: i32 = 3652;
 /// Life of everything it signs, in days.
 pub(crate) const LEAF_DAYS: i32 = 365;
+/// The longest life of an agent's certificate, and its usual one.
+pub const AGENT_LIFE: SignedDuration = SignedDuration::from_hours(24 * 365);
 
 /// A certificate authority. Its key is wiped on drop and never shown.
 #[derive(Clone)]
@@ -35,7 +37,7 @@ impl Authority {
     pub(crate) fn generate(common_name: &str, now: Timestamp) -> Result<Self, PkiError> {
         let failed = |error: rcgen::Error| PkiError::crypto(format!("make the authority {common_name:?}"), error);
         let pair = KeyPair::generate().map_err(failed)?;
-        let mut params = params(common_name, None, &[], now, AUTHORITY_DAYS)?;
+        let mut params = params(common_name, None, &[], now, DAY * AUTHORITY_DAYS)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&pair).map_err(failed)?.pem();
@@ -76,14 +78,21 @@ impl Authority {
         let name = identity.common_name();
         let failed = |error: rcgen::Error| PkiError::crypto(format!("make a certificate for {name:?}"), error);
         let pair = KeyPair::generate().map_err(failed)?;
-        let mut params = params(&name, identity.organization(), &identity.alternative_names(), now, days)?;
+        let mut params = params(&name, identity.organization(), &identity.alternative_names(), now, DAY * days)?;
         params.extended_key_usages = identity.usages();
         let certificate = params.signed_by(&pair, &self.issuer()?).map_err(failed)?.pem();
         Leaf::new(certificate, SecretString::from(pair.serialize_pem()))
     }
 
     /// Signs the key of an agent's request, for the uid and addresses of the Machine *record*: whatever else the request claims is dropped.
-    pub(crate) fn sign_agent(&self, csr: &str, machine_uid: &str, addresses: &[String], now: Timestamp) -> Result<String, PkiError> {
+    pub(crate) fn sign_agent(
+        &self,
+        csr: &str,
+        machine_uid: &str,
+        addresses: &[String],
+        now: Timestamp,
+        life: SignedDuration,
+    ) -> Result<String, PkiError> {
         let refused = |problem| PkiError::Request { machine: machine_uid.to_owned(), problem };
         // Verifies the request's own signature: the agent holds the key it asks for.
         let request =
@@ -92,7 +101,7 @@ impl Authority {
             return Err(refused("its key is not P-256"));
         }
         let names = [vec![crate::agent_server_name(machine_uid)], addresses.to_vec()].concat();
-        let mut params = params(machine_uid, None, &names, now, LEAF_DAYS)?;
+        let mut params = params(machine_uid, None, &names, now, life.min(AGENT_LIFE))?;
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         let signed = params.signed_by(&request.public_key, &self.issuer()?);
         Ok(signed.map_err(|error| PkiError::crypto(format!("sign the certificate of the agent on {machine_uid}"), error))?.pem())
@@ -131,13 +140,13 @@ fn params(
     organization: Option<&str>,
     names: &[String],
     now: Timestamp,
-    days: i32,
+    life: SignedDuration,
 ) -> Result<CertificateParams, PkiError> {
     let what = || format!("make a certificate for {common_name:?}");
     let mut params = CertificateParams::new(names.to_vec()).map_err(|error| PkiError::crypto(what(), error))?;
     let at = |at: Timestamp| time::OffsetDateTime::from_unix_timestamp(at.as_second()).map_err(|error| PkiError::crypto(what(), error));
     params.not_before = at(now.saturating_sub(EARLIER).unwrap_or(now))?;
-    params.not_after = at(now.saturating_add(DAY * days).unwrap_or(Timestamp::MAX))?;
+    params.not_after = at(now.saturating_add(life).unwrap_or(Timestamp::MAX))?;
     params.distinguished_name = DistinguishedName::new();
     if let Some(organization) = organization {
         params.distinguished_name.push(DnType::OrganizationName, organization);

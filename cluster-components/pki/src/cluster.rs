@@ -3,7 +3,7 @@
 use crate::authority::{Authority, LEAF_DAYS};
 use crate::leaf::text;
 use crate::{AuthorityKind, Identity, Leaf, PkiError};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rcgen::KeyPair;
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
@@ -85,10 +85,17 @@ impl ClusterPki {
         self.authority(identity.authority()).issue(identity, now, days.clamp(1, LEAF_DAYS))
     }
 
-    /// Signs an agent's certificate request (PEM) as a server certificate of a year. Subject and names come from the arguments, which are the Machine
+    /// Signs an agent's certificate request (PEM) as a server certificate of this life ([`AGENT_LIFE`](crate::AGENT_LIFE) at most). Subject and names come from the arguments, which are the Machine
     /// record's, and never from the request; only its key is taken, and it must be P-256 and sign the request.
-    pub fn sign_agent(&self, csr: &str, machine_uid: &str, addresses: &[String], now: Timestamp) -> Result<String, PkiError> {
-        self.agent.sign_agent(csr, machine_uid, addresses, now)
+    pub fn sign_agent(
+        &self,
+        csr: &str,
+        machine_uid: &str,
+        addresses: &[String],
+        now: Timestamp,
+        life: SignedDuration,
+    ) -> Result<String, PkiError> {
+        self.agent.sign_agent(csr, machine_uid, addresses, now, life)
     }
 
     /// When the first of the authorities ends.

@@ -18,7 +18,7 @@ mod kubeconfig;
 mod leaf;
 mod machine;
 
-pub use authority::Authority;
+pub use authority::{AGENT_LIFE, Authority};
 pub use cluster::{ClusterPki, ServiceAccountKey};
 pub use error::PkiError;
 pub use identity::{AuthorityKind, Identity};

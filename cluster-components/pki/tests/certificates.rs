@@ -160,13 +160,19 @@ fn an_agents_request_gets_the_records_name_and_nothing_that_it_claims() {
     claim.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
     claim.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let csr = claim.serialize_request(&pair).unwrap().pem().unwrap();
-    let signed = pki.sign_agent(&csr, "uid-1", &["198.18.1.10".into()], now()).unwrap();
+    let signed = pki.sign_agent(&csr, "uid-1", &["198.18.1.10".into()], now(), AGENT_LIFE).unwrap();
     let ca = pki.agent.certificate();
     assert_eq!(subject(&signed), "CN=uid-1");
     assert!(serves(&signed, ca, &agent_server_name("uid-1"), now()) && serves(&signed, ca, "198.18.1.10", now()));
     assert!(!serves(&signed, ca, "somebody.agent.slipway.internal", now()) && !authenticates(&signed, ca, now()));
-    let again = pki.sign_agent(&csr, "uid-1", &["198.18.1.10".into()], now()).unwrap();
+    let again = pki.sign_agent(&csr, "uid-1", &["198.18.1.10".into()], now(), AGENT_LIFE).unwrap();
     assert_ne!(serial(&signed), serial(&again), "the same key, but two certificates");
+    let hour = SignedDuration::from_hours(1);
+    let short = pki.sign_agent(&csr, "uid-1", &[], now(), hour).unwrap();
+    let name = agent_server_name("uid-1");
+    assert!(serves(&short, ca, &name, now() + hour - SignedDuration::from_secs(2)) && !serves(&short, ca, &name, now() + hour * 2));
+    let long = pki.sign_agent(&csr, "uid-1", &[], now(), AGENT_LIFE * 3).unwrap();
+    assert!(!serves(&long, ca, &name, now() + AGENT_LIFE + hour), "none lives longer than a year");
 
     // A request whose signature is not by its own key.
     let mut der = CertificateDer::from(x509_parser::pem::parse_x509_pem(csr.as_bytes()).unwrap().1.contents).to_vec();
@@ -179,7 +185,9 @@ fn an_agents_request_gets_the_records_name_and_nothing_that_it_claims() {
     let edwards = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
     let other = CertificateParams::default().serialize_request(&edwards).unwrap().pem().unwrap();
     for bad in [forged.as_str(), other.as_str(), "", "-----BEGIN", ca] {
-        assert!(matches!(pki.sign_agent(bad, "uid-1", &[], now()), Err(PkiError::Request { machine, .. }) if machine == "uid-1"));
+        assert!(
+            matches!(pki.sign_agent(bad, "uid-1", &[], now(), AGENT_LIFE), Err(PkiError::Request { machine, .. }) if machine == "uid-1")
+        );
     }
 }
 

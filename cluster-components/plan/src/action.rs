@@ -260,6 +260,27 @@ pub enum Action {
         /// What it gets.
         wanted: PlanDigest,
     },
+    /// Lets an agent try another build of itself, which stays only if it is reached over mTLS. Nothing else on the machine is touched. Safe to repeat:
+    /// compare-and-swap on the build that runs; one that is on trial is left alone.
+    /// Check at the target: every other machine's agent answers, none of them is on trial, and none has refused this build; the agent itself refuses what
+    /// it refused before.
+    UpdateAgent {
+        /// Whose.
+        machine: MachineName,
+        /// Precondition.
+        uid: String,
+        /// Precondition: the build that runs.
+        from: String,
+        /// The build to try.
+        to: String,
+    },
+    /// Signs a new certificate for an agent's key. Safe to repeat: the next one counts. Check at the target: the key is the one that was pinned.
+    RenewAgentCertificate {
+        /// Whose.
+        machine: MachineName,
+        /// Precondition.
+        uid: String,
+    },
     /// Writes "etcd had a quorum" into the Cluster record, for good. Safe to repeat. Precondition: the same founders.
     /// Check at the target: each founder's Machine exists and is not being deleted (quorum reads).
     RecordBootstrapped {
@@ -399,6 +420,8 @@ pub enum ActionKind {
     Claim,
     DropBootstrap,
     ApplyPlan,
+    UpdateAgent,
+    RenewAgentCertificate,
     RecordBootstrapped,
     WriteKubeconfig,
     ApplyAddons,
@@ -467,6 +490,8 @@ impl Action {
             Self::Claim { machine, .. } => of(K::Claim, machine),
             Self::DropBootstrap { machine } => of(K::DropBootstrap, machine),
             Self::ApplyPlan { machine, .. } => of(K::ApplyPlan, machine),
+            Self::UpdateAgent { machine, .. } => of(K::UpdateAgent, machine),
+            Self::RenewAgentCertificate { machine, .. } => of(K::RenewAgentCertificate, machine),
             Self::RecordBootstrapped { .. } => of(K::RecordBootstrapped, &""),
             Self::WriteKubeconfig => of(K::WriteKubeconfig, &""),
             Self::ApplyAddons { .. } => of(K::ApplyAddons, &""),
@@ -505,6 +530,8 @@ impl Action {
             | Self::Claim { machine, .. }
             | Self::DropBootstrap { machine }
             | Self::ApplyPlan { machine, .. }
+            | Self::UpdateAgent { machine, .. }
+            | Self::RenewAgentCertificate { machine, .. }
             | Self::LabelNode { machine, .. }
             | Self::DeleteMachine { machine, .. }
             | Self::Cordon { machine, .. }
@@ -547,6 +574,7 @@ impl Action {
                 | Self::RecordFounders { .. }
                 | Self::RecordBootstrapped { .. }
                 | Self::ApplyPlan { .. }
+                | Self::UpdateAgent { .. }
                 | Self::SetVersions { .. }
                 | Self::RecordUpgrade { .. }
                 | Self::AddMember { .. }

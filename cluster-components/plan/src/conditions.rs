@@ -77,7 +77,7 @@ fn gravity(reason: Reason) -> u8 {
         | Reason::NodeUnhealthy
         | Reason::FoundingFailed
         | Reason::EvictionBlocked => 3,
-        Reason::UpgradeStopped | Reason::ReplacementRefused | Reason::PreflightFailed => 2,
+        Reason::UpgradeStopped | Reason::ReplacementRefused | Reason::PreflightFailed | Reason::AgentUpdateRefused => 2,
         Reason::VersionSkew | Reason::WaitingForOthers | Reason::WaitingForFounders | Reason::WaitingForAddons | Reason::WaitingForApi => 0,
         _ => 1,
     }
@@ -151,6 +151,9 @@ fn activity(draft: &Draft<'_>, actions: &BTreeSet<Action>, waits: &BTreeSet<Wait
     if actions.iter().any(|a| matches!(a, Action::ApplyPlan { .. })) || waiting(&[Reason::WaitingForOthers, Reason::ApplyingConfiguration])
     {
         return Reason::Reconfiguring;
+    }
+    if waiting(&[Reason::UpdatingAgents]) {
+        return Reason::UpdatingAgents;
     }
     Reason::Healing
 }

@@ -224,6 +224,30 @@ pub struct AgentState {
     pub disk_free: Option<u64>,
     /// When the agent's certificate ends, where it says so.
     pub certificate_expires: Option<Timestamp>,
+    /// Which build of the agent runs, where it says so: those that do not cannot be exchanged either.
+    pub build: Option<AgentBuild>,
+}
+
+/// What an agent says of its own program. Builds are named by the sha256 of their file.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct AgentBuild {
+    /// What runs.
+    pub sha256: String,
+    /// On trial now: it stays once it was reached, and otherwise the build before it comes back.
+    pub trial: Option<String>,
+    /// The last one that was tried and did not stay.
+    pub refused: Option<RefusedBuild>,
+}
+
+/// A build that was tried on a machine and did not stay.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RefusedBuild {
+    /// Which.
+    pub sha256: String,
+    /// Why not.
+    pub why: String,
+    /// When that was.
+    pub since: Timestamp,
 }
 
 impl AgentState {

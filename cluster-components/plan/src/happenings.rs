@@ -1,6 +1,6 @@
 //! What the world does by itself: machines boot, agents configure, Nodes join, pods end, and what follows at once from all that.
 
-use crate::simulate::{api_answers, etcd_follows, pod_on, record, render, running, works};
+use crate::simulate::{agent_boots, api_answers, end_of_trial, etcd_follows, pod_on, record, render, running, works};
 use crate::{AgentFacts, AgentState, Fact, InstanceState, NodeFacts, Observed};
 use jiff::Timestamp;
 use slipway_model::MachineName;
@@ -26,6 +26,8 @@ pub enum Happening {
     Recovers(MachineName),
     /// The API notices that a kubelet is silent.
     NotReady(MachineName),
+    /// A build of an agent that was on trial has been reached: it stays.
+    AgentStays(MachineName),
     /// A pod that was evicted ends. By its uid.
     PodEnds(String),
 }
@@ -55,6 +57,9 @@ pub fn happenings(world: &Observed) -> Vec<Happening> {
         let Some(state) = agent.heard() else { continue };
         if state.applied != state.accepted && state.trouble.is_none() {
             next.push(Happening::Configured(name.clone()));
+        }
+        if state.build.as_ref().is_some_and(|b| b.trial.is_some()) {
+            next.push(Happening::AgentStays(name.clone()));
         }
         let control_plane = record(world, name).is_some_and(crate::MachineRecord::is_control_plane);
         let reaches = api && (control_plane || balancer.is_some_and(|b| b.ready));
@@ -116,6 +121,7 @@ pub fn happen(world: &mut Observed, happening: &Happening, now: Timestamp) {
                 node.message = if ready { String::new() } else { "kubelet stopped posting node status".into() };
             }
         }
+        Happening::AgentStays(name) => end_of_trial(world, name, None),
         Happening::PodEnds(uid) => {
             for pods in world.nodes.known_mut().into_iter().flatten().filter_map(|n| n.pods.known_mut()) {
                 pods.retain(|p| p.pod.uid != *uid);
@@ -129,6 +135,7 @@ fn boot(world: &mut Observed, name: &MachineName) {
     let Some(cloud) = world.cloud.known_mut() else { return };
     let Some(instance) = cloud.instances.iter_mut().find(|i| i.machine == *name && i.state == InstanceState::Pending) else { return };
     instance.state = InstanceState::Running;
+    agent_boots(world, name);
     speak_again(world, name);
 }
 

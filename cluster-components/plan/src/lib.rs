@@ -11,6 +11,7 @@
 //! [`forecast`]; the model checker drives the same [`simulate`]. What is shown, checked and done is one function.
 
 mod action;
+mod agents;
 mod conditions;
 mod control_plane;
 mod dead;
@@ -44,12 +45,13 @@ mod wording;
 mod zones;
 
 pub use action::{Action, ActionKey, ActionKind, Removal};
+pub use agents::may_try_build;
 pub use dead::POWER_ON;
 pub use draft::{BOOT_TIMEOUT, DEAD_AFTER, PROBE_API_SERVER, PROBE_ETCD};
 pub use drain::{is_no_member, may_be_deleted};
 pub use facts::{
-    AgentFacts, AgentState, CloudFacts, EtcdFacts, InstanceFacts, InstanceState, LoadBalancerFacts, MemberFacts, MemberId, MemberStatus,
-    NodeFacts, PodFacts, PodKey, PreflightFacts, ProbeFacts, SnapshotFacts, Trouble,
+    AgentBuild, AgentFacts, AgentState, CloudFacts, EtcdFacts, InstanceFacts, InstanceState, LoadBalancerFacts, MemberFacts, MemberId,
+    MemberStatus, NodeFacts, PodFacts, PodKey, PreflightFacts, ProbeFacts, RefusedBuild, SnapshotFacts, Trouble,
 };
 pub use forecast::{End, Forecast, Quorum, Step, forecast, forecast_while};
 pub use foretold::{Foretold, ToldEnd, ToldStep};
@@ -64,7 +66,7 @@ pub use quorum::is_of as is_member_of;
 pub use reasons::Reason;
 pub use simulate::{Refused, seen, simulate};
 #[doc(hidden)]
-pub use simulate::{arrives, what_runs};
+pub use simulate::{arrives, falls_back, what_runs};
 pub use skew::{Running, SkewViolation, skew_allows, skew_violations};
 pub use types::{
     ClusterFacts, Endpoint, Fact, Failure, InstanceRef, JoinRecord, MachineRecord, MachineSecrets, Observed, Ordinals, PoolRecord,
@@ -112,6 +114,8 @@ fn draft<'a>(spec: &'a ClusterSpec, observed: &'a Observed, now: Timestamp) -> d
         machines::forward(&mut draft);
         drain::leaving(&mut draft);
         control_plane::access(&mut draft);
+        agents::certificates(&mut draft);
+        agents::builds(&mut draft);
     } else {
         draft.start(Action::AddFinalizer);
     }

@@ -9,7 +9,7 @@ use slipway_model::{MachineVersions, Strategy};
 
 /// Free disk that the new programs and a snapshot need on a machine, in bytes.
 const DISK_FREE: u64 = 1 << 30;
-/// An agent's certificate has to outlive the upgrade by far.
+/// An agent's certificate has to outlive the upgrade by far, where such certificates live that long: they are renewed when a third of their life is left.
 const CERTIFICATE_LEFT: SignedDuration = SignedDuration::from_hours(24);
 
 /// Everything that speaks against it. `Err`: what has to be looked at first.
@@ -72,7 +72,7 @@ fn machine(draft: &Draft<'_>, machine: &MachineRecord) -> Vec<String> {
     if let Some(free) = state.disk_free.filter(|free| *free < DISK_FREE) {
         found.push(format!("{} has {} MiB of disk left and needs {}", machine.name, free >> 20, DISK_FREE >> 20));
     }
-    let soon = draft.now.saturating_add(CERTIFICATE_LEFT).unwrap_or(draft.now);
+    let soon = draft.now.saturating_add(CERTIFICATE_LEFT.min(draft.observed.agent_certificate_life / 4)).unwrap_or(draft.now);
     if let Some(end) = state.certificate_expires.filter(|end| *end < soon) {
         found.push(format!("the certificate of {}'s agent ends {}", machine.name, crate::outcome::seconds(end)));
     }

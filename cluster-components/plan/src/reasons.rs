@@ -104,6 +104,8 @@ reasons! {
     Paused: "spec.maintenance.paused is true: nothing that disturbs machines is begun. What was begun is finished; dead machines are still replaced unless spec.maintenance.healing says otherwise.",
     OutsideMaintenanceWindow: "Machines may be disturbed only in spec.maintenance.windows; the message says when the next one begins.",
     ReplacementRefused: "The change needs new machines, and `upgrade.allow: InPlaceOnly` forbids to replace any. Nothing is changed. Allow it, or take the change back.",
+    UpdatingAgents: "Agents are brought to the build that the operator gives new machines, one machine of the cluster at a time, workers first. Nothing else on a machine is touched. A build stays only if the operator reaches it; otherwise the build before it comes back by itself.",
+    AgentUpdateRefused: "The machine's agent tried another build and went back to the one before; the message says why, and the journal of slipway-agent.service on that machine says more. That build is not tried there again, and on no other machine while this stands. A further build (`slipway up`) is tried anew; so is this one when the machine is replaced (delete its Machine object).",
     NodeUnhealthy: "A Node condition of the pool's health check has lasted too long: the machine is replaced.",
 }
 

@@ -8,21 +8,24 @@
 //!          ─► machines  Machine objects, their Secrets and agents      ─► render  what a machine is told, and what it runs
 //!          ─► etcd      members, leadership, snapshots
 //!          ─► nodes     Nodes, pods, NodePools
+//!          ─► agents    agents' own builds and certificates
 //! ```
 
+mod agents;
 mod cloud;
 mod etcd;
 mod machines;
 mod nodes;
 mod render;
 
+pub(crate) use agents::{boots as agent_boots, end_of_trial};
 pub(crate) use cloud::works;
 pub(crate) use etcd::{follow as etcd_follows, serves_api};
 pub(crate) use nodes::pod_on;
 pub(crate) use render::{render, running};
 
 use crate::{Action, CloudFacts, ClusterFacts, EtcdFacts, Fact, MachineRecord, MachineSecrets, Observed, PreflightFacts, SecretFacts};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use slipway_model::{ClusterSpec, DeletionPolicy, MachineName};
 use std::collections::BTreeMap;
 
@@ -56,6 +59,8 @@ impl Observed {
             preflight: Fact::Known(PreflightFacts::default()),
             agents: BTreeMap::new(),
             wanted: BTreeMap::new(),
+            wanted_agent: None,
+            agent_certificate_life: SignedDuration::from_hours(24 * 365),
             nodes: Fact::Known(vec![]),
             addons: Fact::Known(None),
             wanted_addons: "addons".into(),
@@ -175,6 +180,7 @@ pub fn simulate(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: 
         | Action::DropBootstrap { .. }
         | Action::Claim { .. }
         | Action::ApplyPlan { .. } => machines::machine(world, action, now)?,
+        Action::UpdateAgent { .. } | Action::RenewAgentCertificate { .. } => agents::agent(world, action, now)?,
     }
     crate::happenings::follow(world, now);
     Ok(())
@@ -233,10 +239,17 @@ pub fn arrives(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: T
     let _refused = match action {
         Action::CreateInstance { machine, uid } => cloud::create(world, machine, uid),
         Action::AddMember { machine, .. } => etcd::add(world, machine).map(|_| ()),
+        Action::UpdateAgent { machine, from, to, .. } => agents::try_build(world, machine, from, to, now),
         Action::SetVersions { machine, uid, from, to } => machines::write_versions(world, machine, uid, *from, *to, now),
         other => simulate(spec, world, other, now),
     };
     crate::happenings::follow(world, now);
+}
+
+/// A build of an agent that was on trial does not stay. For exploration.
+#[doc(hidden)]
+pub fn falls_back(world: &mut Observed, machine: &MachineName, now: Timestamp) {
+    end_of_trial(world, machine, Some(("it was not reached", now)));
 }
 
 /// What a machine is running, as its agent said last: what it was told, and what it ran before where it is still under way. For the tests' invariants.

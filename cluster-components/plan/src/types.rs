@@ -16,7 +16,7 @@
 //! What could not be read is [`Fact::Unknown`] with its reason. The planner neither creates nor deletes what it cannot see.
 
 use crate::{ActionKey, AgentFacts, CloudFacts, EtcdFacts, MemberId, NodeFacts, PreflightFacts, SnapshotFacts};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use slipway_model::{MachineName, MachineVersions, PlanDigest, PoolName};
 use std::collections::BTreeMap;
@@ -86,6 +86,10 @@ pub struct Observed {
     /// the endpoint; for a founder the addresses of all founders; for a later member its recorded [`JoinRecord`]). Rendered for the versions in the
     /// Machine record, not those in the spec, and without API server and controllers where the record says `retiring`.
     pub wanted: BTreeMap<MachineName, PlanDigest>,
+    /// The build of the agent that the operator gives new machines, as the sha256 of its file. `None`: not known, so no agent is exchanged.
+    pub wanted_agent: Option<String>,
+    /// How long a certificate lives that the operator signs for an agent.
+    pub agent_certificate_life: SignedDuration,
     /// Nodes of the cluster. Unknown until its API answers.
     pub nodes: Fact<Vec<NodeFacts>>,
     /// Digest of the addons (CoreDNS, RBAC, …) that were last applied completely, if any.

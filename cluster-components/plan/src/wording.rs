@@ -1,5 +1,6 @@
 //! Actions in words: the forecast, the steps in a Cluster's status and the log say them so.
 
+use crate::agents::short;
 use crate::{Action, Removal};
 use slipway_model::Part;
 use std::fmt;
@@ -70,6 +71,8 @@ impl fmt::Display for Action {
             Self::DropBootstrap { machine } => write!(f, "delete the used token of {machine}"),
             Self::ApplyPlan { machine, expected: None, .. } => write!(f, "configure {machine}"),
             Self::ApplyPlan { machine, expected: Some(_), .. } => write!(f, "reconfigure {machine} in place"),
+            Self::UpdateAgent { machine, to, .. } => write!(f, "let the agent of {machine} try build {}", short(to)),
+            Self::RenewAgentCertificate { machine, .. } => write!(f, "renew the certificate of the agent of {machine}"),
             Self::RecordBootstrapped { .. } => f.write_str("record that etcd has its quorum"),
             Self::WriteKubeconfig => f.write_str("write the kubeconfig"),
             Self::ApplyAddons { .. } => f.write_str("apply the addons"),

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use secrecy::SecretString;
 use slipway_agent_api::{AgentClient, AgentError, OperatorIdentity, v1};
-use slipway_model::{MachineName, MachinePlan, PlanDigest};
+use slipway_model::{ArtifactRef, MachineName, MachinePlan, PlanDigest};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -45,6 +45,10 @@ pub trait Agent: Send + Sync {
     async fn watch(&self) -> Result<BoxStream<'static, Result<v1::MachineState, AgentError>>, AgentError>;
     /// A certificate request for the agent's key.
     async fn renewal_request(&self, epoch: u64) -> Result<String, AgentError>;
+    /// Installs a renewed certificate and the authority to trust from now on.
+    async fn install_renewed(&self, epoch: u64, certificate: &str, authority: &str) -> Result<(), AgentError>;
+    /// Tries another build of itself in place of the one of this digest.
+    async fn update(&self, epoch: u64, expected: &str, build: &ArtifactRef) -> Result<(), AgentError>;
     /// Stops everything and forgets.
     async fn reset(&self, epoch: u64, machine_name: &str) -> Result<(), AgentError>;
     /// A verified snapshot of its etcd member: data, and in the last message what it was.
@@ -101,6 +105,14 @@ impl Agent for AgentClient {
 
     async fn renewal_request(&self, epoch: u64) -> Result<String, AgentError> {
         self.renewal_request(epoch).await
+    }
+
+    async fn install_renewed(&self, epoch: u64, certificate: &str, authority: &str) -> Result<(), AgentError> {
+        self.install_renewed(epoch, certificate, authority).await
+    }
+
+    async fn update(&self, epoch: u64, expected: &str, build: &ArtifactRef) -> Result<(), AgentError> {
+        self.update(epoch, expected, build).await
     }
 
     async fn reset(&self, epoch: u64, machine_name: &str) -> Result<(), AgentError> {

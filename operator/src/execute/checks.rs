@@ -98,6 +98,20 @@ pub async fn first_plan_may_come(context: &Context, scene: &Scene, name: &Machin
     }
 }
 
+/// The key that asks for a certificate is the one that was pinned when the machine was claimed.
+pub async fn key_is_pinned(context: &Context, scene: &Scene, name: &MachineName, uid: &str, key: &str) -> Result<(), EffectError> {
+    let api: Api<Machine> = Api::namespaced(context.client.clone(), &scene.cluster.namespace);
+    let found = call(api.get_opt(name.as_str())).await.map_err(EffectError::api(format!("read Machine {name}")))?;
+    let Some(machine) = found.filter(|m| m.uid().as_deref() == Some(uid) && m.metadata.deletion_timestamp.is_none()) else {
+        return refuse(format!("{name} is not the machine {uid} any more, or is being deleted"));
+    };
+    match machine.spec.agent_key.as_deref() {
+        Some(pinned) if pinned == key => Ok(()),
+        Some(_) => Err(EffectError::Own(format!("the agent of {name} asks with another key than it was claimed with: delete the Machine"))),
+        None => refuse(format!("the agent of {name} is not recorded as claimed")),
+    }
+}
+
 /// These founders live and, where they replace others, those are gone.
 pub async fn founders_live(context: &Context, scene: &Scene, founders: &[MachineName], before: &[MachineName]) -> Result<(), EffectError> {
     let api: Api<Machine> = Api::namespaced(context.client.clone(), &scene.cluster.namespace);

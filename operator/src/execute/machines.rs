@@ -1,14 +1,12 @@
 //! Effects on machines, through their agents.
 
-use super::{EffectError, Scene, checks, records, secrets};
-use crate::agents::Agent;
-use crate::clock;
+use super::{EffectError, Scene, agents, checks, records, secrets};
 use crate::context::Context;
 use sha2::{Digest, Sha256};
 use slipway_agent_api::{AGENT_PORT, AgentError};
 use slipway_model::{MachineName, PlanDigest};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::FromDer;
 
@@ -22,8 +20,7 @@ pub async fn claim(context: &Context, scene: &Scene, machine: &MachineName, uid:
         Ok(token) => {
             let sign = |csr: &str| {
                 *request.lock().unwrap_or_else(PoisonError::into_inner) = Some(csr.to_owned());
-                let certificate = keys.pki.sign_agent(csr, uid, &[address.to_string()], clock::now()).map_err(|e| e.to_string())?;
-                Ok((certificate, keys.pki.agent.certificate().to_owned()))
+                agents::certificate(context, scene, uid, address, csr).map_err(|e| e.to_string())
             };
             context.agents.claim(peer, &token, uid, &sign).await.map_err(EffectError::from)
         }
@@ -47,7 +44,7 @@ pub async fn claim(context: &Context, scene: &Scene, machine: &MachineName, uid:
 }
 
 /// sha256 of the public key in a certificate request.
-fn key_of(request: &str) -> Result<String, EffectError> {
+pub fn key_of(request: &str) -> Result<String, EffectError> {
     let wrong = |_| EffectError::Own("the agent's certificate request is not understood".to_owned());
     let (_, pem) = x509_parser::pem::parse_x509_pem(request.as_bytes()).map_err(|_| wrong(()))?;
     let (_, parsed) = X509CertificationRequest::from_der(&pem.contents).map_err(|_| wrong(()))?;
@@ -73,19 +70,13 @@ pub async fn apply_plan(
     if plan.digest() != *wanted {
         return Err(EffectError::Precondition(format!("the plan of {machine} is another one by now")));
     }
-    let agent: Arc<dyn Agent> = match scene.connections.get(uid) {
-        Some(agent) => agent.clone(),
-        None => {
-            let peer = SocketAddr::from((scene.address(machine, uid)?, AGENT_PORT));
-            context.agents.connect(peer, uid, &scene.keys()?.operator).await?
-        }
-    };
+    let agent = agents::reach(context, scene, machine, uid).await?;
     agent.apply_plan(expected, context.epoch, &plan).await.map_err(|error| stepping_down(context, error))?;
     Ok(())
 }
 
 /// An agent that has heard a later leader is believed: this operator ends at once.
-fn stepping_down(context: &Context, error: AgentError) -> EffectError {
+pub fn stepping_down(context: &Context, error: AgentError) -> EffectError {
     if let AgentError::StaleEpoch { heard, .. } = &error {
         tracing::error!(heard, own = context.epoch, "another operator leads: stepping down");
         context.step_down.cancel();

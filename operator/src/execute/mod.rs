@@ -6,6 +6,7 @@
 //! ```
 //! Passes go on while effects run: one that is slow holds up nothing but itself. Those that choose ([`Action::chooses`]) end before the next plan.
 
+mod agents;
 mod book;
 mod checks;
 mod cloud;
@@ -239,6 +240,9 @@ async fn perform(context: &Context, scene: &Scene, action: &Action) -> Result<()
         Action::ApplyPlan { machine, uid, expected, wanted } => {
             machines::apply_plan(context, scene, machine, uid, expected.as_ref(), wanted).await
         }
+
+        Action::UpdateAgent { machine, uid, from, to } => agents::update(context, scene, machine, uid, from, to).await,
+        Action::RenewAgentCertificate { machine, uid } => agents::renew_certificate(context, scene, machine, uid).await,
 
         Action::AddMember { machine, uid, address } => membership::add(context, scene, machine, uid, *address).await,
         Action::PromoteMember { machine, member } => membership::promote(scene, machine, *member).await,

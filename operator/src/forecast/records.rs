@@ -8,8 +8,8 @@ use kube::ResourceExt;
 use slipway_crds::{Cluster, EtcdMember, Machine, MachineRole, MachineStatus, NodePool};
 use slipway_model::{ClusterSpec, MachineName, PlanDigest};
 use slipway_plan::{
-    AgentFacts, AgentState, CloudFacts, EtcdFacts, Fact, InstanceFacts, InstanceState, LoadBalancerFacts, MachineRecord, MachineSecrets,
-    MemberFacts, MemberId, MemberStatus, NodeFacts, Observed, ProbeFacts, SecretFacts, Trouble,
+    AgentBuild, AgentFacts, AgentState, CloudFacts, EtcdFacts, Fact, InstanceFacts, InstanceState, LoadBalancerFacts, MachineRecord,
+    MachineSecrets, MemberFacts, MemberId, MemberStatus, NodeFacts, Observed, ProbeFacts, RefusedBuild, SecretFacts, Trouble,
 };
 
 /// What is there of a cluster before the change.
@@ -30,6 +30,7 @@ pub(super) fn observed(spec: &ClusterSpec, present: &Present, now: Timestamp) ->
     };
     let mut world = Observed::nothing(cluster.uid().unwrap_or_default(), now);
     world.cluster = records::cluster(cluster);
+    world.wanted_agent = cluster.status.as_ref().and_then(|s| s.agent_build.clone());
     world.pools = Fact::Known(present.pools.iter().map(records::pool).collect::<Result<_, _>>()?);
     let machines: Vec<(MachineRecord, &Machine)> =
         present.machines.iter().map(|m| Ok((records::machine(m)?, m))).collect::<Result<_, RecordError>>()?;
@@ -79,12 +80,17 @@ fn agent(record: &MachineRecord, status: &MachineStatus, now: Timestamp) -> Opti
             .collect(),
         probes: probes.collect(),
         disk_free: None,
-        certificate_expires: None,
+        certificate_expires: said.certificate_expires,
+        build: said.build.map(|sha256| AgentBuild { sha256, trial: said.trial, refused: said.refused.map(|r| refused(r, now)) }),
     };
     Some(match said.silent_since {
         Some(since) => AgentFacts::Silent { since, error: "it does not answer".to_owned(), last: Some(state) },
         None => AgentFacts::Heard(state),
     })
+}
+
+fn refused(told: slipway_crds::RefusedBuild, now: Timestamp) -> RefusedBuild {
+    RefusedBuild { sha256: told.build, why: told.why, since: told.since.unwrap_or(now) }
 }
 
 /// Members as the status tells them, by the addresses of their machines. One without a machine has no address here and is left out.

@@ -4,7 +4,7 @@ use crate::agents::Hearing;
 use jiff::Timestamp;
 use slipway_agent_api::v1;
 use slipway_model::PlanDigest;
-use slipway_plan::{AgentFacts, AgentState, ProbeFacts, Trouble};
+use slipway_plan::{AgentBuild, AgentFacts, AgentState, ProbeFacts, RefusedBuild, Trouble};
 use std::collections::BTreeMap;
 
 /// An agent's last word.
@@ -17,7 +17,8 @@ pub fn facts(hearing: Hearing) -> AgentFacts {
     }
 }
 
-fn state(said: &v1::MachineState) -> AgentState {
+/// What an agent says of its machine.
+pub fn state(said: &v1::MachineState) -> AgentState {
     AgentState {
         accepted: digest(&said.accepted_digest),
         applied: digest(&said.applied_digest),
@@ -27,6 +28,16 @@ fn state(said: &v1::MachineState) -> AgentState {
         probes: probes(&said.probes),
         disk_free: (said.disk_total_bytes > 0).then_some(said.disk_free_bytes),
         certificate_expires: (said.certificate_expires_ms > 0).then(|| time(said.certificate_expires_ms)),
+        build: said.agent.as_ref().map(build),
+    }
+}
+
+fn build(said: &v1::AgentBuild) -> AgentBuild {
+    let refused = || RefusedBuild { sha256: said.refused.clone(), why: said.refused_why.clone(), since: time(said.refused_since_ms) };
+    AgentBuild {
+        sha256: said.sha256.clone(),
+        trial: (!said.trial.is_empty()).then(|| said.trial.clone()),
+        refused: (!said.refused.is_empty()).then(refused),
     }
 }
 
@@ -76,6 +87,18 @@ mod tests {
         assert_eq!(failing(&unit("active", "running")), None);
         assert!(failing(&unit("failed", "failed")).unwrap().message.contains("exit-code"));
         assert!(failing(&unit("activating", "auto-restart")).unwrap().message.contains("3 restarts"));
+    }
+
+    #[test]
+    fn a_build_is_told_with_its_trial_and_what_was_refused_and_old_agents_tell_none() {
+        assert_eq!(state(&v1::MachineState::default()).build, None);
+        let told = v1::AgentBuild { sha256: "a".into(), ..v1::AgentBuild::default() };
+        let said = |agent| state(&v1::MachineState { agent: Some(agent), ..v1::MachineState::default() }).build.unwrap();
+        assert_eq!(said(told.clone()), AgentBuild { sha256: "a".into(), trial: None, refused: None });
+        let tried =
+            v1::AgentBuild { trial: "b".into(), refused: "c".into(), refused_why: "it ended".into(), refused_since_ms: 1000, ..told };
+        let refused = RefusedBuild { sha256: "c".into(), why: "it ended".into(), since: Timestamp::from_second(1).unwrap() };
+        assert_eq!(said(tried), AgentBuild { sha256: "a".into(), trial: Some("b".into()), refused: Some(refused) });
     }
 
     #[test]

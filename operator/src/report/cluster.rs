@@ -34,6 +34,7 @@ pub fn status(world: &World, plan: &Plan, mut steps: Vec<Step>, decisions: &Deci
             .filter_map(|m| m.versions.control_plane.map(|v| v.api_server))
             .min()
             .map(|v| v.to_string()),
+        agent_build: world.observed.wanted_agent.clone(),
         control_plane: Some(Counts::new(ready(world, &control_plane), world.scene.spec.control_plane.replicas)),
         workers: Some(Counts::new(ready(world, &workers), wanted_workers(world))),
         steps,

@@ -8,7 +8,10 @@ use crate::observe::agents::{failing, time};
 use crate::workload::Picture;
 use jiff::Timestamp;
 use kube::ResourceExt;
-use slipway_crds::{AgentStatus, Finding, Machine, MachinePhase, MachineStatus, ProbeStatus, Stage, UnitStatus, set_conditions};
+use slipway_agent_api::v1;
+use slipway_crds::{
+    AgentStatus, Finding, Machine, MachinePhase, MachineStatus, ProbeStatus, RefusedBuild, Stage, UnitStatus, set_conditions,
+};
 use slipway_model::MachineName;
 use slipway_plan::{InstanceFacts, InstanceState, NodeFacts, Plan};
 
@@ -112,6 +115,10 @@ fn agent(hearing: &Hearing) -> AgentStatus {
         || AgentStatus { silent_since, ..AgentStatus::default() },
         |s| AgentStatus {
             version: text(&s.agent_version),
+            build: s.agent.as_ref().and_then(|a| text(&a.sha256)),
+            trial: s.agent.as_ref().and_then(|a| text(&a.trial)),
+            refused: s.agent.as_ref().filter(|a| !a.refused.is_empty()).map(refused),
+            certificate_expires: (s.certificate_expires_ms > 0).then(|| time(s.certificate_expires_ms)),
             accepted_digest: text(&s.accepted_digest),
             applied_digest: text(&s.applied_digest),
             applying: text(&s.applying),
@@ -119,6 +126,10 @@ fn agent(hearing: &Hearing) -> AgentStatus {
             silent_since,
         },
     )
+}
+
+fn refused(agent: &v1::AgentBuild) -> RefusedBuild {
+    RefusedBuild { build: agent.refused.clone(), why: agent.refused_why.clone(), since: Some(time(agent.refused_since_ms)) }
 }
 
 fn said(hearing: &Hearing) -> (Vec<UnitStatus>, Vec<ProbeStatus>) {

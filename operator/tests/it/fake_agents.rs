@@ -11,7 +11,7 @@ use serde_json::json;
 use sha2::Digest;
 use slipway_agent_api::{AgentError, OperatorIdentity, v1};
 use slipway_cloud_api::InstanceState;
-use slipway_model::{MachineName, MachinePlan, PlanDigest};
+use slipway_model::{ArtifactRef, MachineName, MachinePlan, PlanDigest};
 use slipway_operator::agents::{Agent, Agents, SignCertificate};
 use slipway_operator::etcd::{Etcd, EtcdError, EtcdIdentity};
 use std::collections::BTreeMap;
@@ -27,7 +27,12 @@ struct One {
     etcd: bool,
     api_server: bool,
     trouble: String,
+    key: String,
     state: watch::Sender<v1::MachineState>,
+}
+
+fn new_key() -> String {
+    rcgen::KeyPair::generate().unwrap().serialize_pem()
 }
 
 #[derive(Default)]
@@ -37,6 +42,11 @@ struct Held {
     applies: usize,
     snapshots: usize,
     spoilt: Vec<Spoilt>,
+    /// What new machines' agents are, where that is not what the operator gives.
+    first_build: Option<String>,
+    /// Machine and build, in the order in which they were tried.
+    tried: Vec<(String, String)>,
+    renewed: usize,
 }
 
 /// What is wrong with a snapshot.
@@ -122,15 +132,73 @@ impl FakeAgents {
 
     fn with<T>(&self, uid: &str, act: impl FnOnce(&mut One) -> T) -> T {
         let mut held = self.held.lock().unwrap();
+        let build = v1::AgentBuild { sha256: held.first_build.clone().unwrap_or_else(|| "ab".repeat(32)), ..Default::default() };
         let fresh = || One {
             claimed: false,
             sealed: false,
             etcd: false,
             api_server: false,
             trouble: String::new(),
-            state: watch::Sender::new(v1::MachineState { machine_uid: uid.into(), ..Default::default() }),
+            key: new_key(),
+            state: watch::Sender::new(v1::MachineState { machine_uid: uid.into(), agent: Some(build), ..Default::default() }),
         };
         act(held.by_uid.entry(uid.to_owned()).or_insert_with(fresh))
+    }
+
+    /// Machines that are made from now on have this build of the agent.
+    pub fn are_made_with(&self, build: &str) {
+        self.held.lock().unwrap().first_build = Some(build.to_owned());
+    }
+
+    /// Machine and build, in the order in which they were tried.
+    pub fn tried(&self) -> Vec<(String, String)> {
+        self.held.lock().unwrap().tried.clone()
+    }
+
+    /// What runs where, by the machine's name.
+    pub fn builds(&self) -> BTreeMap<String, String> {
+        let held = self.held.lock().unwrap();
+        let build = |uid: &str| held.by_uid.get(uid).and_then(|one| one.state.borrow().agent.clone()).map(|a| a.sha256).unwrap_or_default();
+        self.cloud.all_instances().into_iter().map(|i| (i.name.to_string(), build(&i.machine_uid))).collect()
+    }
+
+    /// Ends all trials: the builds stay, or not.
+    pub fn end_trials(&self, why_not: Option<&str>) {
+        for one in self.held.lock().unwrap().by_uid.values() {
+            one.state.send_if_modified(|s| {
+                let Some(own) = s.agent.as_mut().filter(|a| !a.trial.is_empty()) else { return false };
+                let tried = std::mem::take(&mut own.trial);
+                match why_not {
+                    None => (own.sha256, own.refused) = (tried, String::new()),
+                    Some(why) => (own.refused, own.refused_why, own.refused_since_ms) = (tried, why.into(), 1),
+                }
+                true
+            });
+        }
+    }
+
+    /// All certificates end then.
+    pub fn certificates_end(&self, at: jiff::Timestamp) {
+        for one in self.held.lock().unwrap().by_uid.values() {
+            one.state.send_modify(|s| s.certificate_expires_ms = at.as_millisecond());
+        }
+    }
+
+    /// When the first certificate ends.
+    pub fn first_end(&self) -> jiff::Timestamp {
+        let held = self.held.lock().unwrap();
+        let ends = held.by_uid.values().map(|one| one.state.borrow().certificate_expires_ms).min().unwrap_or_default();
+        jiff::Timestamp::from_millisecond(ends).unwrap()
+    }
+
+    /// How many certificates were renewed.
+    pub fn renewed(&self) -> usize {
+        self.held.lock().unwrap().renewed
+    }
+
+    /// Somebody else's agent stands where a machine's was.
+    pub fn changes_key(&self, uid: &str) {
+        self.with(uid, |one| one.key = new_key());
     }
 
     /// A control plane's etcd ends, or runs again.
@@ -213,7 +281,7 @@ impl Agents for FakeAgents {
         if self.with(&uid, |one| one.sealed) {
             return Err(AgentError::AlreadyClaimed { peer: address.to_string() });
         }
-        sign(&request()).map_err(AgentError::Own)?;
+        sign(&request(&self.with(&uid, |one| one.key.clone()))).map_err(AgentError::Own)?;
         self.with(&uid, |one| one.claimed = true);
         self.held.lock().unwrap().claims += 1;
         Ok(())
@@ -229,8 +297,8 @@ impl Agents for FakeAgents {
     }
 }
 
-fn request() -> String {
-    let key = rcgen::KeyPair::generate().unwrap();
+fn request(key: &str) -> String {
+    let key = rcgen::KeyPair::from_pem(key).unwrap();
     rcgen::CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap()
 }
 
@@ -272,7 +340,35 @@ impl Agent for FakeAgent {
     }
 
     async fn renewal_request(&self, _: u64) -> Result<String, AgentError> {
-        Ok(request())
+        Ok(request(&self.all.with(&self.uid, |one| one.key.clone())))
+    }
+
+    async fn install_renewed(&self, _: u64, certificate: &str, authority: &str) -> Result<(), AgentError> {
+        assert!(authority.starts_with("-----BEGIN CERTIFICATE"), "{authority}");
+        let (_, pem) = x509_parser::pem::parse_x509_pem(certificate.as_bytes()).unwrap();
+        let ends = pem.parse_x509().unwrap().validity().not_after.timestamp() * 1000;
+        self.all.with(&self.uid, |one| one.state.send_modify(|s| s.certificate_expires_ms = ends));
+        self.all.held.lock().unwrap().renewed += 1;
+        Ok(())
+    }
+
+    async fn update(&self, _: u64, expected: &str, build: &ArtifactRef) -> Result<(), AgentError> {
+        let own = self.all.with(&self.uid, |one| one.state.borrow().agent.clone()).unwrap();
+        if own.trial == build.sha256 {
+            return Ok(());
+        }
+        if own.sha256 != expected {
+            return Err(AgentError::OtherBuild { peer: "fake".into(), current: own.sha256 });
+        }
+        assert!(own.trial.is_empty() && own.refused != build.sha256, "{own:?}");
+        assert!(build.sources[0].ends_with(&format!("{}/slipway-agent", build.sha256)), "{build:?}");
+        let name = self.all.cloud.all_instances().into_iter().find(|i| i.machine_uid == self.uid).unwrap().name.to_string();
+        let mut held = self.all.held.lock().unwrap();
+        let others_on_trial = held.by_uid.values().any(|o| o.state.borrow().agent.as_ref().is_some_and(|a| !a.trial.is_empty()));
+        assert!(!others_on_trial, "two agents on trial");
+        held.tried.push((name, build.sha256.clone()));
+        held.by_uid[&self.uid].state.send_modify(|s| s.agent.as_mut().unwrap().trial.clone_from(&build.sha256));
+        Ok(())
     }
 
     async fn reset(&self, _: u64, _: &str) -> Result<(), AgentError> {

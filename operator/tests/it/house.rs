@@ -109,6 +109,7 @@ impl House {
             agents: Arc::new(self.agents.clone()),
             workloads: Arc::new(Inside(self.agents.workload.clone())),
             artifacts: index(),
+            agent_certificate_life: slipway_pki::AGENT_LIFE,
             snapshots: self.snapshots.clone(),
             profile: Profile::local(true),
             epoch,

@@ -2,6 +2,7 @@
 //! after every effect and lost answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_wrap)]
 
+mod agents;
 mod fake_agents;
 mod fake_api;
 mod fake_cloud;

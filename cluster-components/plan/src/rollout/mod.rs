@@ -31,10 +31,11 @@ mod well;
 
 pub(crate) use birth::birth;
 pub(crate) use replace::{is_outdated, most, pool_surge, surge};
+pub(crate) use well::is_settled;
 
 use crate::draft::Draft;
 use crate::skew::{Running, SkewViolation, skew_allows};
-use crate::{Action, MachineRecord, Reason};
+use crate::{Action, MachineRecord, Reason, agents};
 use jiff::SignedDuration;
 use slipway_model::{MachineName, MachineVersions, Part};
 
@@ -45,7 +46,8 @@ pub(crate) fn roll(draft: &mut Draft<'_>) {
     }
     let stopped = undo::stands_still(draft);
     node::release(draft, stopped);
-    if !stopped {
+    // An agent on trial is back within a minute, one way or the other; only then can be told what a step did.
+    if !stopped && !agents::are_on_trial(draft) {
         control_plane::roll(draft);
         pools::roll(draft);
     }

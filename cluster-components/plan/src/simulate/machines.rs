@@ -1,5 +1,6 @@
 //! Machine objects, their Secrets, and their agents.
 
+use super::agents::first_build;
 use super::render::{again, state};
 use super::{Refused, check, etcd_now, record, record_mut, secrets_of};
 use crate::{
@@ -47,7 +48,8 @@ pub(super) fn machine(world: &mut Observed, action: &Action, now: Timestamp) -> 
         Action::Claim { machine, uid, .. } => {
             check(matches!(world.agents.get(machine), Some(AgentFacts::Answering)), "the agent does not answer")?;
             record_mut(world, machine, uid)?.claimed = true;
-            world.agents.insert(machine.clone(), AgentFacts::Heard(AgentState::default()));
+            let fresh = AgentState { build: first_build(world), ..AgentState::default() };
+            world.agents.insert(machine.clone(), AgentFacts::Heard(fresh));
         }
         Action::ApplyPlan { machine, uid, expected, wanted } => {
             let record = record_mut(world, machine, uid)?.clone();

@@ -358,3 +358,32 @@ fn the_user_changes_their_mind_in_the_middle_of_everything() {
     let specs = vec![spec(1, 0), upgraded(spec(1, 0)), upgraded(spec(3, 0)), spec(3, 0)];
     explore("upgrade 1, grow to 3, go back", life(specs, complete(&spec(1, 0)), Budget { crashes: 1, ..NONE }, None));
 }
+
+/// A complete cluster whose agents are a build.
+fn running(spec: &ClusterSpec, build: &str) -> Observed {
+    let mut world = complete(spec);
+    crate::agents::run_build(&mut world, build);
+    world
+}
+
+#[test]
+fn agents_are_exchanged_whatever_crashes_is_late_or_falls_back() {
+    let specs = || vec![spec(1, 2), spec(1, 2), spec(1, 2)];
+    let life = |quick, wide| self::life(specs(), running(&spec(1, 2), "a"), quick, Some(wide)).giving(&["a", "b", "c"]);
+    let wide = (Grain::Coarse, Budget { crashes: 1, refusing: 2, late: 1, ..NONE });
+    explore("exchange agents of 1+2 twice", life(Budget { refusing: 1, late: 1, ..NONE }, wide));
+    let wide = (Grain::Coarse, Budget { refusing: 1, lags: 1, silences: 1, ..NONE });
+    explore("exchange agents of 1+2 twice", life(Budget { refusing: 1, lags: 1, ..NONE }, wide));
+    let wide = (Grain::Fine, Budget { refusing: 1, losses: 1, silences: 1, ..NONE });
+    let lossy = life(Budget { refusing: 1, losses: 1, ..NONE }, wide).losing(&[Loss::Stops, Loss::Hangs, Loss::Forgets]);
+    explore("exchange agents of 1+2 twice", lossy);
+}
+
+#[test]
+fn agents_are_exchanged_beside_an_upgrade_and_a_growing_pool() {
+    let specs = vec![spec(1, 1), upgraded(spec(1, 1)), upgraded(spec(1, 2))];
+    let wide = (Grain::Coarse, Budget { crashes: 1, refusing: 1, late: 1, ..NONE });
+    let quick = Budget { crashes: 1, refusing: 1, ..NONE };
+    let life = life(specs, running(&spec(1, 1), "a"), quick, Some(wide)).giving(&["a", "b", "b"]);
+    explore("exchange agents of 1+1 while it is upgraded and grows", life);
+}

@@ -32,11 +32,25 @@ pub struct Budget {
     pub failing: u8,
     /// Machines that failed or leave and that a person keeps for a look. They are given back at any time.
     pub kept: u8,
+    /// Builds of agents that do not stay where they are tried.
+    pub refusing: u8,
 }
 
 /// Nothing.
-pub const NONE: Budget =
-    Budget { crashes: 0, lags: 0, late: 0, losses: 0, replaced: 0, deletions: 0, silences: 0, lies: 0, slow: 0, failing: 0, kept: 0 };
+pub const NONE: Budget = Budget {
+    crashes: 0,
+    lags: 0,
+    late: 0,
+    losses: 0,
+    replaced: 0,
+    deletions: 0,
+    silences: 0,
+    lies: 0,
+    slow: 0,
+    failing: 0,
+    kept: 0,
+    refusing: 0,
+};
 
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,6 +66,7 @@ impl fmt::Display for Budget {
             (self.slow, "delays"),
             (self.failing, "failing changes"),
             (self.kept, "kept machines"),
+            (self.refusing, "refused builds"),
         ];
         let told: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{what} {n}")).collect();
         f.write_str(if told.is_empty() { "no faults".into() } else { told.join(", ") }.as_str())
@@ -70,6 +85,7 @@ pub fn may_be_late(action: &Action) -> bool {
             | Action::SetVersions { .. }
             | Action::ApplyPlan { expected: Some(_), .. }
             | Action::StartInstance { .. }
+            | Action::UpdateAgent { .. }
     )
 }
 

@@ -1,7 +1,7 @@
 //! What an action must never do, by name.
 
 use crate::invariants::votes;
-use crate::life::records;
+use crate::life::{own_build, records};
 use crate::time::long_ago;
 use slipway_model::{ClusterSpec, DeletionPolicy, MachineName, Part};
 use slipway_plan::{Action, AgentFacts, EtcdFacts, InstanceState, MachineRecord, Observed, Removal, what_runs};
@@ -35,7 +35,9 @@ pub fn harm(moved: &Moved<'_>) -> Option<&'static str> {
         return Some("an orphaned cluster keeps everything");
     }
     let of_living = || quorum(moved).or_else(|| spare(moved)).or_else(|| changes(moved)).or_else(|| availability(moved));
-    records_and_instances(moved, living).or_else(|| if living && moved.before.cluster.bootstrapped { of_living() } else { None })
+    agents(moved)
+        .or_else(|| records_and_instances(moved, living))
+        .or_else(|| if living && moved.before.cluster.bootstrapped { of_living() } else { None })
 }
 
 fn record<'a>(world: &'a Observed, name: &MachineName) -> Option<&'a MachineRecord> {
@@ -44,6 +46,41 @@ fn record<'a>(world: &'a Observed, name: &MachineName) -> Option<&'a MachineReco
 
 fn etcd(world: &Observed) -> &EtcdFacts {
     world.etcd.known().unwrap()
+}
+
+/// Of agents' own builds.
+fn agents(moved: &Moved<'_>) -> Option<&'static str> {
+    let Moved { before, after, action: Action::UpdateAgent { machine, to, .. }, fresh, .. } = moved else { return None };
+    let staying = || records(before).iter().filter(|m| m.claimed && m.deleting.is_none());
+    let refused = |m: &MachineRecord| {
+        let own = before.agents.get(&m.name).and_then(own_build);
+        own.and_then(|b| b.refused.as_ref()).is_some_and(|r| r.sha256 == *to)
+    };
+    if record(before, machine).is_some_and(refused) {
+        return Some("a refused build is never tried again on that machine");
+    }
+    if *fresh && staying().any(refused) {
+        return Some("what one machine refused is tried on no other");
+    }
+    if *fresh && staying().any(|m| before.agents.get(&m.name).is_none_or(|a| a.heard().is_none())) {
+        return Some("no agent is exchanged while another is silent");
+    }
+    let behind = |m: &&MachineRecord| before.agents.get(&m.name).and_then(own_build).is_some_and(|b| b.sha256 != *to);
+    let plane = record(before, machine).is_some_and(MachineRecord::is_control_plane);
+    if *fresh && plane && staying().filter(behind).any(|m| !m.is_control_plane()) {
+        return Some("workers' agents are exchanged before control planes'");
+    }
+    // But for the agent itself, and what nobody can see while it is away.
+    let rest = |world: &Observed| {
+        let mut world = world.clone();
+        world.agents.remove(machine);
+        (world.machines, world.nodes, world.cloud, world.etcd, world.wanted, world.agents, world.snapshots, world.secrets)
+    };
+    let told = |world: &Observed| match world.agents.get(machine) {
+        Some(AgentFacts::Heard(s) | AgentFacts::Silent { last: Some(s), .. }) => Some((s.accepted.clone(), s.applied.clone())),
+        _ => None,
+    };
+    (rest(before) != rest(after) || told(before) != told(after)).then_some("an agent's exchange rolls, drains and restarts nothing")
 }
 
 /// Founding, records, instances, numbers.

@@ -1,7 +1,7 @@
 //! What must hold in a cluster's life, by name: at every moment, and at rest. What an action must never do is in `harms`.
 
 use crate::build::now;
-use crate::life::{hash, records, thorough};
+use crate::life::{hash, own_build, records, thorough};
 use slipway_model::{ClusterSpec, DeletionPolicy, MachineName};
 use slipway_plan::{
     Action, AgentFacts, ConditionType, EtcdFacts, Fact, InstanceState, MachineRecord, Observed, Plan, Reason, Running, Status, plan, seen,
@@ -27,6 +27,9 @@ pub fn always(spec: &ClusterSpec, world: &Observed) -> Option<&'static str> {
         if !clean {
             return Some("nothing is left of a deleted cluster");
         }
+    }
+    if trials(world) > 1 {
+        return Some("never two agents on trial");
     }
     let of_the_control_plane = one_founding(world).or_else(|| membership(world)).or_else(|| skew(world)).or_else(|| one_at_a_time(world));
     if of_the_control_plane.is_some() {
@@ -112,6 +115,19 @@ fn one_at_a_time(world: &Observed) -> Option<&'static str> {
     (records(world).iter().filter(changing).count() > 1).then_some("at most one control plane is voluntarily down")
 }
 
+/// How many machines that stay have a build of their agent on trial.
+fn trials(world: &Observed) -> usize {
+    let tries = |m: &&MachineRecord| world.agents.get(&m.name).and_then(own_build).is_some_and(|b| b.trial.is_some());
+    records(world).iter().filter(|m| m.deleting.is_none()).filter(tries).count()
+}
+
+/// Whether every agent that can be exchanged is the build that new machines get.
+fn agents_are_right(world: &Observed) -> bool {
+    let Some(wanted) = &world.wanted_agent else { return true };
+    let builds = records(world).iter().filter_map(|m| world.agents.get(&m.name).and_then(own_build));
+    builds.into_iter().all(|b| b.sha256 == *wanted && b.trial.is_none())
+}
+
 /// Voters, and how many of them answer.
 pub fn votes(etcd: &EtcdFacts) -> (usize, usize) {
     (etcd.voters().count(), etcd.voters().filter(|m| m.status.known().is_some()).count())
@@ -129,6 +145,7 @@ fn is_told_stop(reason: Reason) -> bool {
             | Reason::ReplacementRefused
             | Reason::KeptForInspection
             | Reason::ConfigurationTroubled
+            | Reason::AgentUpdateRefused
     )
 }
 
@@ -166,6 +183,7 @@ pub fn at_rest(spec: &ClusterSpec, world: &Observed) -> Result<(), String> {
         ("etcd's members are not its machines", !members_are_machines(spec, world)),
         ("versions", !versions_are_right(spec, world)),
         ("an upgrade that is not over", world.cluster.upgrade.is_some()),
+        ("an agent of another build", !agents_are_right(world)),
         ("a cordoned Node", records(world).iter().any(|m| cordoned(world, m))),
     ];
     match wrong.iter().find(|(_, is)| *is) {

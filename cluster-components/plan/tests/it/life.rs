@@ -7,7 +7,7 @@ use crate::invariants::{Moved, at_rest, harm};
 use crate::time::{is_young, older};
 use jiff::SignedDuration;
 use slipway_model::{ClusterSpec, MachineName};
-use slipway_plan::{Action, Happening, MachineRecord, Observed, happen, happenings, outlook, plan, seen, simulate};
+use slipway_plan::{Action, AgentBuild, AgentFacts, Happening, MachineRecord, Observed, happen, happenings, outlook, plan, seen, simulate};
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
@@ -106,6 +106,8 @@ pub enum Step {
     FallsSilent(MachineName),
     /// A machine cannot do what it was told.
     Fails(MachineName),
+    /// A build of an agent that is on trial does not stay.
+    FallsBack(MachineName),
     /// Somebody wants to have a look at a machine before it goes, or does not any more.
     Keeps(MachineName, bool),
     /// The user deletes the cluster.
@@ -129,6 +131,8 @@ pub struct Life {
     /// How machines may be lost.
     pub losses: &'static [Loss],
     pub grain: Grain,
+    /// Builds of the agent that the operator gives, one for each spec. None: it does not say.
+    pub builds: &'static [&'static str],
     /// What was computed once: the same truth is met with many budgets.
     pub memory: Memory,
 }
@@ -152,7 +156,19 @@ struct Outlook {
 
 impl Life {
     pub fn new(specs: Vec<ClusterSpec>, begin: Observed, grain: Grain, budget: Budget) -> Self {
-        Self { specs, begin, budget, losses: &[Loss::Vanishes, Loss::Stops], grain, memory: Memory::default() }
+        Self { specs, begin, budget, losses: &[Loss::Vanishes, Loss::Stops], grain, builds: &[], memory: Memory::default() }
+    }
+
+    pub fn giving(self, builds: &'static [&'static str]) -> Self {
+        Self { builds, ..self }
+    }
+
+    /// What the operator looks at and gives because of a spec.
+    fn look(&self, spec: usize, world: &mut Observed) {
+        look(&self.specs[spec], world);
+        if let Some(build) = self.builds.get(spec) {
+            world.wanted_agent = Some((*build).to_owned());
+        }
     }
 
     pub fn losing(self, losses: &'static [Loss]) -> Self {
@@ -161,7 +177,7 @@ impl Life {
 
     pub fn first(&self) -> Moment {
         let mut world = self.begin.clone();
-        look(&self.specs[0], &mut world);
+        self.look(0, &mut world);
         Moment { spec: 0, truth: Truth::new(world, BTreeMap::new()), old: None, late: None, left: self.budget, broken: None }
     }
 
@@ -269,6 +285,10 @@ impl Life {
             let under_way = heard().filter(|(_, s)| s.applied.is_some() && s.applied != s.accepted && s.trouble.is_none());
             steps.extend(under_way.map(|(name, _)| Step::Fails(name.clone())));
         }
+        if left.refusing > 0 {
+            let on_trial = world.agents.iter().filter(|(_, agent)| own_build(agent).is_some_and(|b| b.trial.is_some()));
+            steps.extend(on_trial.map(|(name, _)| Step::FallsBack(name.clone())));
+        }
     }
 
     /// What a step leads to.
@@ -284,6 +304,11 @@ impl Life {
             change
         });
         (next.truth, next.broken) = (truth, broken);
+        // Before a build is tried, every agent hears who leads: what an earlier operator still sends is refused then.
+        let tries = |truth: &Truth| truth.world.agents.values().filter_map(own_build).filter(|b| b.trial.is_some()).count();
+        if matches!(next.late, Some(Action::UpdateAgent { .. })) && tries(&next.truth) > tries(&moment.truth) {
+            next.late = None;
+        }
         match step {
             Step::Only(_) => next.left.crashes -= 1,
             Step::Lagging(_) => {
@@ -302,6 +327,7 @@ impl Life {
             Step::Lost(..) => next.left.losses -= 1,
             Step::FallsSilent(_) => next.left.silences -= 1,
             Step::Fails(_) => next.left.failing -= 1,
+            Step::FallsBack(_) => next.left.refusing -= 1,
             Step::DeleteCluster => next.left.deletions -= 1,
             Step::Keeps(_, keep) => next.left.kept -= u8::from(*keep),
             Step::TimePasses => {
@@ -359,7 +385,8 @@ impl Life {
             Step::FallsSilent(machine) => faults::falls_silent(&mut world, machine),
             Step::Fails(machine) => faults::fails(&mut world, machine),
             Step::DeleteCluster => world.cluster.deleting = Some(now()),
-            Step::Edit => look(&self.specs[moment.spec + 1], &mut world),
+            Step::FallsBack(machine) => slipway_plan::falls_back(&mut world, machine, now()),
+            Step::Edit => self.look(moment.spec + 1, &mut world),
             Step::Remember | Step::Sent(..) => return (moment.truth.clone(), None),
         }
         (Truth::new(world, used.clone()), broken)
@@ -409,6 +436,14 @@ impl Life {
 
 pub fn records(world: &Observed) -> &[MachineRecord] {
     world.machines.known().unwrap()
+}
+
+/// What an agent says of its build, or said last.
+pub fn own_build(agent: &AgentFacts) -> Option<&AgentBuild> {
+    match agent {
+        AgentFacts::Heard(state) | AgentFacts::Silent { last: Some(state), .. } => state.build.as_ref(),
+        AgentFacts::Silent { last: None, .. } | AgentFacts::Answering => None,
+    }
 }
 
 fn passed(world: &Observed, pause: Duration) -> Observed {

@@ -1,6 +1,7 @@
 //! The planner's proofs: tables of single decisions, forecasts, exhaustive exploration, and long random lives.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod agents;
 mod asked_snapshots;
 mod build;
 mod explore;

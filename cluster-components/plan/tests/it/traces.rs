@@ -21,9 +21,22 @@ fn life() -> Life {
         revised(upgraded(spec(3, 2))),
         revised(upgraded(spec(1, 1))),
     ];
-    let budget =
-        Budget { crashes: 40, lags: 3, late: 3, losses: 4, replaced: 4, deletions: 0, silences: 4, lies: 3, slow: 10, failing: 2, kept: 2 };
-    Life::new(specs, nothing(), Grain::Fine, budget).losing(&[Loss::Vanishes, Loss::Stops, Loss::Hangs, Loss::Forgets])
+    let budget = Budget {
+        crashes: 40,
+        lags: 3,
+        late: 3,
+        losses: 4,
+        replaced: 4,
+        deletions: 0,
+        silences: 4,
+        lies: 3,
+        slow: 10,
+        failing: 2,
+        kept: 2,
+        refusing: 2,
+    };
+    const BUILDS: &[&str] = &["a", "a", "a", "b", "b", "c", "c", "d"];
+    Life::new(specs, nothing(), Grain::Fine, budget).giving(BUILDS).losing(&[Loss::Vanishes, Loss::Stops, Loss::Hangs, Loss::Forgets])
 }
 
 fn cases() -> u32 {

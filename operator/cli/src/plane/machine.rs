@@ -108,7 +108,7 @@ async fn connect(peer: SocketAddr, uid: &str, operator: &slipway_agent_api::Oper
 async fn claim(identity: &PlaneIdentity, peer: SocketAddr, address: Ipv4Addr, now: Timestamp) -> Result<(), AgentError> {
     let agent = AgentClient::connect_unclaimed(peer).await?;
     let csr = agent.claim(&identity.token, &identity.machine_uid).await?;
-    let signed = identity.pki.sign_agent(&csr, &identity.machine_uid, &[address.to_string()], now);
+    let signed = identity.pki.sign_agent(&csr, &identity.machine_uid, &[address.to_string()], now, slipway_pki::AGENT_LIFE);
     let certificate = signed.map_err(|e| AgentError::Own(e.to_string()))?;
     agent.install(&identity.token, &identity.machine_uid, &certificate, identity.pki.agent.certificate()).await
 }
