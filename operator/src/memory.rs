@@ -2,17 +2,21 @@
 //! empty one only has to connect anew.
 
 use crate::agents::AgentPool;
-use crate::bell::Bell;
+use crate::bell::{Bell, Kinds};
 use crate::context::ClusterRef;
 use crate::etcd::EtcdLink;
 use crate::execute::Running;
 use crate::failures::Failures;
 use crate::keys::Keys;
+use crate::observe::lists::Kept;
 use crate::observe::{CloudWatch, PreflightLook};
 use crate::report::Reported;
 use crate::workload::WorkloadLink;
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::PartialObjectMeta;
 use slipway_cloud_api::ClusterKey;
+use slipway_crds::{EtcdSnapshot, Machine, NodePool};
 use slipway_model::{MachineName, PlanDigest};
 use slipway_plan::ActionKey;
 use std::collections::BTreeMap;
@@ -38,6 +42,14 @@ pub struct Memory {
     pub cloud_watch: Option<CloudWatch>,
     /// Its authorities, as last read.
     pub keys: Option<Arc<Keys>>,
+    /// Its Machines, as last read.
+    pub machines: Kept<Machine>,
+    /// Its NodePools.
+    pub pools: Kept<NodePool>,
+    /// Its Secrets' metadata.
+    pub secrets: Kept<PartialObjectMeta<Secret>>,
+    /// Snapshots of its etcd.
+    pub snapshots: Kept<EtcdSnapshot>,
     /// Digests of rendered plans, with what they were rendered from.
     pub digests: BTreeMap<MachineName, (String, PlanDigest)>,
     /// What failed lately.
@@ -64,12 +76,24 @@ impl Memory {
             preflight: None,
             cloud_watch: None,
             keys: None,
+            machines: Kept::new(Kinds::MACHINES),
+            pools: Kept::new(Kinds::POOLS),
+            secrets: Kept::new(Kinds::SECRETS),
+            snapshots: Kept::new(Kinds::SNAPSHOTS),
             digests: BTreeMap::new(),
             failures: Failures::default(),
             running: Running::default(),
             reported: Reported::default(),
             unseen: BTreeMap::new(),
         }
+    }
+
+    /// Nothing will happen for a while: what would be too old by then is forgotten.
+    pub fn rest(&mut self) {
+        self.machines.rest();
+        self.pools.rest();
+        self.secrets.rest();
+        self.snapshots.rest();
     }
 
     /// A pass that panicked may have left caches half-changed: they are made anew. Running effects and failures stay.
@@ -79,6 +103,7 @@ impl Memory {
         self.etcd = None;
         self.preflight = None;
         self.keys = None;
+        self.rest();
         self.digests.clear();
     }
 

@@ -5,7 +5,7 @@
 //! NodePool ─┼─ watches (metadata only: a malformed object stops nothing) ──► Bell of that cluster ──► its loop: reconcile, again and again
 //! Machine ──┘                                  agents, cloud, nodes, ended effects ──► Bell
 //! ```
-//! The watches are triggers and no truth: every pass reads afresh. An operator's own status writes change no `generation` and ring nothing.
+//! The watches are triggers and no truth: a pass reads what they say was changed. An operator's own status writes change no `generation` and ring nothing.
 
 mod cluster_loop;
 mod watches;
@@ -36,8 +36,9 @@ pub async fn run(context: Arc<Context>, stop: CancellationToken) {
                 running.bell.fact();
             }
             // A record of a cluster that has no loop: its Cluster comes in the same list, or is gone.
-            Change::Record(cluster) => {
+            Change::Record(cluster, kind) => {
                 if let Some(running) = loops.get(&cluster) {
+                    running.bell.changed(kind);
                     running.bell.fact();
                 }
             }

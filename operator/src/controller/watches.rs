@@ -1,5 +1,6 @@
 //! Watches over our kinds, reduced to "something that matters changed in this cluster".
 
+use crate::bell::Kinds;
 use crate::context::{ClusterRef, Context, LABEL_CLUSTER};
 use crate::snapshots;
 use futures::StreamExt;
@@ -22,8 +23,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub enum Change {
     /// The Cluster itself.
     Cluster(ClusterRef),
-    /// One of its NodePools or Machines.
-    Record(ClusterRef),
+    /// One of its objects of this kind.
+    Record(ClusterRef, Kinds),
 }
 
 /// What of an object's metadata matters. A status write changes none of it.
@@ -57,8 +58,8 @@ pub fn start(context: &Arc<Context>, sender: &Sender<Change>) -> Vec<AbortOnDrop
         spawn(follow::<Cluster>(Api::all(client.clone()), sender.clone(), |o| {
             Some(Change::Cluster(ClusterRef::new(&o.namespace()?, &o.name_any())))
         })),
-        spawn(follow::<NodePool>(Api::all(client.clone()), sender.clone(), record)),
-        spawn(follow::<Machine>(Api::all(client.clone()), sender.clone(), record)),
+        spawn(follow::<NodePool>(Api::all(client.clone()), sender.clone(), |o| record(o, Kinds::POOLS))),
+        spawn(follow::<Machine>(Api::all(client.clone()), sender.clone(), |o| record(o, Kinds::MACHINES))),
         spawn(follow_snapshots(Api::all(client.clone()), sender.clone())),
     ]
 }
@@ -77,7 +78,7 @@ async fn follow_snapshots(api: Api<EtcdSnapshot>, sender: Sender<Change>) {
             Ok(Event::Init | Event::InitDone | Event::Delete(_)) => continue,
         };
         let Some(namespace) = object.namespace().filter(|_| snapshots::is_new(&object)) else { continue };
-        if sender.send(Change::Record(ClusterRef::new(&namespace, &object.spec.cluster))).await.is_err() {
+        if sender.send(Change::Record(ClusterRef::new(&namespace, &object.spec.cluster), Kinds::SNAPSHOTS)).await.is_err() {
             return;
         }
     }
@@ -87,9 +88,9 @@ fn spawn(watch: impl Future<Output = ()> + Send + 'static) -> AbortOnDropHandle<
     AbortOnDropHandle::new(tokio::spawn(watch))
 }
 
-fn record<K: Resource<DynamicType = ()>>(object: &PartialObjectMeta<K>) -> Option<Change> {
+fn record<K: Resource<DynamicType = ()>>(object: &PartialObjectMeta<K>, kind: Kinds) -> Option<Change> {
     let cluster = object.labels().get(LABEL_CLUSTER)?;
-    Some(Change::Record(ClusterRef::new(&object.namespace()?, cluster)))
+    Some(Change::Record(ClusterRef::new(&object.namespace()?, cluster), kind))
 }
 
 type Told<K> = fn(&PartialObjectMeta<K>) -> Option<Change>;

@@ -25,6 +25,7 @@ use crate::api::CallError;
 use crate::context::Context;
 use crate::etcd::EtcdError;
 use crate::memory::Memory;
+use crate::observe::lists::touched;
 use crate::snapshots;
 use jiff::{SignedDuration, Timestamp};
 use slipway_agent_api::AgentError;
@@ -117,6 +118,7 @@ pub fn collect(memory: &mut Memory, context: &Context, now: Timestamp) {
         };
         let Some((action, _)) = memory.running.known.remove(&id) else { continue };
         let key = action.key();
+        memory.bell.changed(touched(&action));
         context.metrics.effect(result.is_ok());
         match result {
             Ok(()) => memory.failures.succeeded(&key),

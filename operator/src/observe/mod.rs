@@ -1,14 +1,15 @@
-//! What is there: read afresh for every pass, in the order in which conclusions are sound (see `slipway_plan::Observed`).
+//! What is there, for every pass, in the order in which conclusions are sound (see `slipway_plan::Observed`).
 //!
 //! ```text
 //! 1. agents and Nodes, as their tasks last heard them   (memory)
 //!    the cloud's inventory                              (one call)
 //! 2. the Cluster                                        (quorum read)
-//! 3. Machines, NodePools, EtcdSnapshots, Secrets' metadata (quorum lists, concurrently)
+//! 3. Machines, NodePools, EtcdSnapshots, Secrets' metadata (quorum lists, concurrently; those that something may have changed, see [`lists`])
 //! ```
 
 pub mod agents;
 pub mod cloud;
+pub mod lists;
 pub mod nodes;
 pub mod preflight;
 
@@ -21,6 +22,7 @@ use crate::context::{Context, LABEL_CLUSTER};
 use crate::memory::Memory;
 use crate::snapshots;
 use crate::workload::Picture;
+use futures::TryFutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{ListParams, PartialObjectMeta};
@@ -110,16 +112,17 @@ pub async fn observe(context: &Arc<Context>, memory: &mut Memory, now: Timestamp
     // Those that people make carry no label.
     let of_cluster = ListParams::default().fields(&format!("spec.cluster={}", memory.cluster.name));
     let snapshots: Api<EtcdSnapshot> = Api::namespaced(context.client.clone(), &namespace);
+    let bell = memory.bell.clone();
     let (machines, pools, secrets, snapshots) = tokio::join!(
-        call(machines.list(&ours)),
-        call(pools.list(&ours)),
-        call(secrets.list_metadata(&ours)),
-        call(snapshots.list(&of_cluster))
+        memory.machines.get(&bell, call(machines.list(&ours)).map_ok(|list| list.items)),
+        memory.pools.get(&bell, call(pools.list(&ours)).map_ok(|list| list.items)),
+        memory.secrets.get(&bell, call(secrets.list_metadata(&ours)).map_ok(|list| list.items)),
+        memory.snapshots.get(&bell, call(snapshots.list(&of_cluster)).map_ok(|list| list.items))
     );
     // Only upgrades and snapshots themselves wait for them.
     let since = memory.seen("snapshots", snapshots.is_ok(), now);
     let snapshots = match snapshots {
-        Ok(found) => Fact::Known(found.items.iter().filter(|s| s.spec.cluster == memory.cluster.name).map(snapshots::facts).collect()),
+        Ok(found) => Fact::Known(found.iter().filter(|s| s.spec.cluster == memory.cluster.name).map(snapshots::facts).collect()),
         Err(error) => Fact::unknown(format!("the management API does not show the EtcdSnapshots: {error}"), since),
     };
 
@@ -136,9 +139,9 @@ pub async fn observe(context: &Arc<Context>, memory: &mut Memory, now: Timestamp
     Ok(Some(Seen {
         cluster: Arc::new(cluster),
         key,
-        machines: machines.map_err(fail("the Machines"))?.items,
-        pools: pools.map_err(fail("the NodePools"))?.items,
-        secrets: secrets.map_err(fail("the Secrets"))?.items,
+        machines: machines.map_err(fail("the Machines"))?,
+        pools: pools.map_err(fail("the NodePools"))?,
+        secrets: secrets.map_err(fail("the Secrets"))?,
         snapshots,
         inventory,
         hearings,
@@ -148,7 +151,7 @@ pub async fn observe(context: &Arc<Context>, memory: &mut Memory, now: Timestamp
 
 /// When to look again if nothing is heard.
 #[must_use]
-pub fn look_again(memory: &Memory, plan: &Plan, now: Timestamp) -> Duration {
+pub fn look_again(memory: &mut Memory, plan: &Plan, now: Timestamp) -> Duration {
     let mut wait = plan.requeue.unwrap_or(SAFETY_NET).min(SAFETY_NET);
     if let Some(at) = memory.failures.next_try() {
         let until = at.duration_since(now).max(jiff::SignedDuration::from_millis(20));
@@ -156,6 +159,9 @@ pub fn look_again(memory: &Memory, plan: &Plan, now: Timestamp) -> Duration {
     }
     if memory.reported.is_waiting() {
         wait = wait.min(SOON);
+    }
+    if wait > lists::KEPT_FOR {
+        memory.rest();
     }
     if wait == SAFETY_NET {
         // Thousands of clusters that settled together shall not be looked at together.

@@ -12,6 +12,7 @@ mod pool;
 mod stages;
 
 use crate::api::call;
+use crate::bell::Kinds;
 use crate::clock;
 use crate::compose::World;
 use crate::context::{ClusterRef, Context, FIELD_MANAGER};
@@ -108,9 +109,17 @@ pub fn report(context: &Arc<Context>, memory: &mut Memory, world: &World, plan: 
         return;
     }
     memory.reported.written.extend(due.iter().map(|w| ((w.kind, w.name.clone()), at)));
-    let (context, cluster) = (context.clone(), memory.cluster.clone());
+    let (context, cluster, bell) = (context.clone(), memory.cluster.clone(), memory.bell.clone());
     memory.reported.writer.spawn(async move {
         join_all(due.iter().map(|w| write(&context, &cluster, w))).await;
+        // The next status is compared with the one that was written.
+        for write in &due {
+            bell.changed(match write.kind {
+                "Machine" => Kinds::MACHINES,
+                "NodePool" => Kinds::POOLS,
+                _ => Kinds::NONE,
+            });
+        }
     });
 }
 
@@ -193,7 +202,7 @@ fn alone(
     if after == before || !memory.reported.writer.is_empty() {
         return;
     }
-    let (context, cluster) = (context.clone(), memory.cluster.clone());
+    let (context, cluster, bell) = (context.clone(), memory.cluster.clone(), memory.bell.clone());
     memory.reported.writer.spawn(async move {
         let patch = json!({"status": {"conditions": after}});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
