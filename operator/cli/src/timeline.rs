@@ -68,8 +68,9 @@ pub fn table(cluster: &ClusterView) -> String {
     out
 }
 
-const LEFT: i64 = 170;
 const WIDTH: i64 = 820;
+/// Of one letter of a label, which a renderer may draw a little narrower.
+const LETTER: i64 = 7;
 const ROW: i64 = 34;
 /// One per stage, neighbours told apart by lightness too, for people who see few colours. The text on each is the second.
 const COLOURS: [(&str, &str); 12] = [
@@ -87,6 +88,24 @@ const COLOURS: [(&str, &str); 12] = [
     ("#1d5230", "#ffffff"),
 ];
 
+/// Height of a line of the legend.
+const LINE: i64 = 20;
+
+/// What the pieces are, for those too narrow for a word: stage, place in its line, line. As many lines as the picture's width asks for.
+fn legend<'a>(stages: &[&'a str], length: impl Fn(&str) -> i64) -> Vec<(&'a str, i64, i64)> {
+    let (mut at, mut line) = (0, 0);
+    let mut placed = Vec::new();
+    for stage in stages {
+        let width = 24 + length(stage);
+        if at > 0 && at + width > WIDTH {
+            (at, line) = (0, line + 1);
+        }
+        placed.push((*stage, at, line));
+        at += width;
+    }
+    placed
+}
+
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -102,8 +121,13 @@ pub fn svg(cluster: &ClusterView) -> String {
         let index = stages.iter().position(|s| *s == stage).unwrap_or(0);
         COLOURS.get(index % COLOURS.len()).copied().unwrap_or(("#2f5d83", "#ffffff"))
     };
-    let (height, full) = (60 + rows * ROW + 70, LEFT + WIDTH + 40);
-    let x = |ms: i64| LEFT + ms.clamp(0, end) * WIDTH / end;
+    let length = |text: &str| LETTER * i64::try_from(text.chars().count()).unwrap_or(0);
+    // Room for the longest name.
+    let left = machines.iter().map(|m| length(&m.name)).max().unwrap_or(0).max(100) + 20;
+    let legend = legend(&stages, length);
+    let below = legend.last().map_or(0, |(_, _, line)| line + 1);
+    let (height, full) = (50 + rows * ROW + 34 + below * LINE + 6, left + WIDTH + 40);
+    let x = |ms: i64| left + ms.clamp(0, end) * WIDTH / end;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {full} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"{full}\" height=\"{height}\" fill=\"#ffffff\"/>\n\
@@ -124,37 +148,35 @@ pub fn svg(cluster: &ClusterView) -> String {
     }
     for (row, machine) in machines.iter().enumerate() {
         let y = 50 + i64::try_from(row).unwrap_or(0) * ROW;
-        let _ = writeln!(out, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", LEFT - 8, y + 17, escaped(&machine.name));
+        let _ = writeln!(out, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">{}</text>", left - 8, y + 17, escaped(&machine.name));
         let mut from = 0;
         for (stage, at) in ordered(machine) {
             let to = offset(origin, at);
-            let (left, width) = (x(from), (x(to) - x(from)).max(1));
+            let (begin, width) = (x(from), (x(to) - x(from)).max(1));
             let (colour, ink) = colour(stage);
             let name = escaped(stage);
             let _ = write!(
                 out,
-                "<g><title>{name}: {} s</title><rect x=\"{left}\" y=\"{y}\" width=\"{width}\" height=\"24\" fill=\"{colour}\"/>",
+                "<g><title>{name}: {} s</title><rect x=\"{begin}\" y=\"{y}\" width=\"{width}\" height=\"24\" fill=\"{colour}\"/>",
                 tenths(to)
             );
-            if width > 7 * i64::try_from(stage.len()).unwrap_or(0) {
-                let _ = write!(out, "<text x=\"{}\" y=\"{}\" fill=\"{ink}\" font-size=\"11\">{name}</text>", left + 4, y + 16);
+            if width > length(stage) + 6 {
+                let _ = write!(out, "<text x=\"{}\" y=\"{}\" fill=\"{ink}\" font-size=\"11\">{name}</text>", begin + 4, y + 16);
             }
             out.push_str("</g>\n");
             from = to;
         }
     }
-    // What the pieces are, for those too narrow for a word.
-    let (y, mut left) = (50 + rows * ROW + 34, LEFT);
-    for stage in &stages {
+    for (stage, at, line) in legend {
         let (colour, _) = colour(stage);
-        let name = escaped(stage);
+        let (x, y) = (left + at, 50 + rows * ROW + 34 + line * LINE);
         let _ = writeln!(
             out,
-            "<rect x=\"{left}\" y=\"{y}\" width=\"10\" height=\"10\" fill=\"{colour}\"/><text x=\"{}\" y=\"{}\" font-size=\"11\">{name}</text>",
-            left + 14,
-            y + 9
+            "<rect x=\"{x}\" y=\"{y}\" width=\"10\" height=\"10\" fill=\"{colour}\"/><text x=\"{}\" y=\"{}\" font-size=\"11\">{}</text>",
+            x + 14,
+            y + 9,
+            escaped(stage)
         );
-        left += 24 + 7 * i64::try_from(stage.len()).unwrap_or(0);
     }
     out.push_str("</svg>\n");
     out
@@ -162,7 +184,7 @@ pub fn svg(cluster: &ClusterView) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
     use crate::view::tests::example;
 
@@ -176,6 +198,20 @@ mod tests {
         let picture = svg(&example());
         assert_eq!(picture.matches("<title>").count(), 6);
         assert!(picture.contains(">demo-workers-0<") && picture.trim_end().ends_with("</svg>"));
+    }
+
+    #[test]
+    fn a_legend_stays_within_the_picture_and_no_two_of_it_overlap() {
+        let stages =
+            ["recorded", "created", "running", "answering", "claimed", "configuring", "configured", "etcd", "apiserver", "registered"];
+        let length = |text: &str| 10 * i64::try_from(text.len()).unwrap();
+        let placed = legend(&stages, length);
+        assert!(placed.iter().all(|(stage, at, _)| at + 14 + length(stage) <= WIDTH), "{placed:?}");
+        for pair in placed.windows(2) {
+            let [(stage, at, line), (_, next, next_line)] = pair else { panic!("windows of two") };
+            assert!(next_line > line || *next > at + 14 + length(stage), "{placed:?}");
+        }
+        assert!(placed.last().unwrap().2 > 0, "so many do not stand in one line");
     }
 
     #[test]
