@@ -4,6 +4,7 @@
 //! nothing and tells no secrets.
 
 use crate::forecast::{Desk, router};
+use crate::looks::Looks;
 use crate::metrics::Metrics;
 use axum::Router;
 use axum::extract::State;
@@ -13,10 +14,16 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 /// Serves until `stop`.
-pub async fn serve(address: SocketAddr, metrics: Arc<Metrics>, desk: Arc<Desk>, stop: CancellationToken) -> std::io::Result<()> {
+pub async fn serve(
+    address: SocketAddr,
+    metrics: Arc<Metrics>,
+    looks: Arc<Looks>,
+    desk: Arc<Desk>,
+    stop: CancellationToken,
+) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::bind(address).await?;
     let app = Router::new()
-        .route("/metrics", get(|State(m): State<Arc<Metrics>>| async move { m.text() }))
+        .route("/metrics", get(move |State(m): State<Arc<Metrics>>| async move { m.text(&looks) }))
         .route("/healthz", get(|| async { "ok\n" }))
         // A follower is ready too: it stands by.
         .route("/readyz", get(|State(m): State<Arc<Metrics>>| async move { if m.is_leading() { "leader\n" } else { "follower\n" } }))

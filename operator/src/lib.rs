@@ -41,4 +41,4 @@ pub mod snapshots;
 mod validate;
 mod workload;
 
-pub use manifests::{IDENTITY, NAMESPACE, manifests};
+pub use manifests::{IDENTITY, NAMESPACE, manifests, manifests_yaml};

@@ -19,9 +19,7 @@ fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     match Arguments::parse() {
         Arguments::Manifests => {
-            for object in slipway_operator::manifests() {
-                println!("{}\n---", serde_json::to_string_pretty(&object)?);
-            }
+            print!("{}", slipway_operator::manifests_yaml()?);
             Ok(())
         }
         Arguments::Run(settings) => {

@@ -47,9 +47,29 @@ pub fn manifests() -> Vec<Value> {
     ]
 }
 
+/// The same as one stream of YAML documents, as `kubectl apply --filename -` reads it.
+pub fn manifests_yaml() -> Result<String, serde_saphyr::ser::Error> {
+    let documents: Vec<String> = manifests().iter().map(serde_saphyr::to_string).collect::<Result<_, _>>()?;
+    Ok(documents.iter().map(|document| format!("---\n{}\n", document.trim_end())).collect())
+}
+
 fn subjects() -> Value {
     json!([
         {"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": IDENTITY},
         {"kind": "ServiceAccount", "name": IDENTITY, "namespace": NAMESPACE},
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_parser_of_yaml_streams_reads_every_object() {
+        let text = manifests_yaml().unwrap();
+        let read: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        assert_eq!(read, manifests());
+        assert_eq!(text.lines().filter(|line| *line == "---").count(), read.len(), "one mark before each document, and none left over");
+    }
 }

@@ -83,6 +83,7 @@ fn forecast(plane: &Plane, cluster: &Cluster<'_>, way: &Way) -> Result<Told> {
     let planned = plane.slipway(&["plan", "--file", &file.to_string_lossy(), "--output", "json"])?;
     ensure!(planned.code == 6, "slipway plan ended with {}: {}{}", planned.code, planned.out, planned.err);
     let rows: Value = serde_json::from_str(&planned.out)?;
+    ensure!(rows[0]["from"] == "operator", "the operator itself was not asked: {}", planned.err);
     let mut told = Told::new();
     for action in rows[0]["steps"].as_array().into_iter().flatten().flat_map(|s| s["actions"].as_array().cloned().unwrap_or_default()) {
         // "exchange kube-apiserver on up-cp-0: etcd v3.6.14, kube-apiserver v1.37.2, …"

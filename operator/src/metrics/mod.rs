@@ -1,5 +1,8 @@
-//! What the operator counts, as Prometheus text.
+//! What the operator counts, as Prometheus text. docs/metrics.md lists it all.
 
+mod clusters;
+
+use crate::looks::Looks;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -64,17 +67,14 @@ impl Metrics {
         self.leading.load(Ordering::Relaxed)
     }
 
-    /// The Prometheus text.
+    /// The Prometheus text: the operator's own numbers, and those of the clusters that it looks after.
     #[must_use]
-    pub fn text(&self) -> String {
-        let mut text = String::new();
+    pub fn text(&self, looks: &Looks) -> String {
+        let mut text = Text::default();
         let get = |n: &AtomicU64| n.load(Ordering::Relaxed);
         #[allow(clippy::cast_precision_loss, reason = "seconds for people")]
         let seconds = get(&self.pass_microseconds) as f64 / 1e6;
-        let mut line = |name: &str, kind: &str, help: &str, value: String| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "# HELP slipway_{name} {help}\n# TYPE slipway_{name} {kind}\nslipway_{name} {value}");
-        };
+        let mut line = |name: &str, kind: &str, help: &str, value: String| text.family(name, kind, help, [(String::new(), value)]);
         line("reconcile_passes_total", "counter", "Passes over a cluster.", get(&self.passes).to_string());
         line("reconcile_seconds_total", "counter", "Time spent in passes.", seconds.to_string());
         line("reconcile_failures_total", "counter", "Passes that could not see what they needed.", get(&self.pass_failures).to_string());
@@ -83,8 +83,27 @@ impl Metrics {
         line("effect_failures_total", "counter", "Effects that failed.", get(&self.effect_failures).to_string());
         line("status_writes_total", "counter", "Status writes to the management API.", get(&self.status_writes).to_string());
         line("clusters", "gauge", "Clusters being kept.", get(&self.clusters).to_string());
-        line("leader", "gauge", "1 while this operator leads.", u8::from(self.leading.load(Ordering::Relaxed)).to_string());
+        line("leader", "gauge", "1 while this operator leads.", u8::from(self.is_leading()).to_string());
         line("leader_epoch", "gauge", "Number of this operator's term.", get(&self.epoch).to_string());
-        text
+        clusters::tell(&mut text, &looks.each());
+        text.0
     }
 }
+
+/// Families of metrics, one after the other.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    /// A family with its series: labels in braces, or nothing, and value.
+    fn family(&mut self, name: &str, kind: &str, help: &str, series: impl IntoIterator<Item = (String, String)>) {
+        // Writing to a String cannot fail.
+        let _ = writeln!(self.0, "# HELP slipway_{name} {help}\n# TYPE slipway_{name} {kind}");
+        for (labels, value) in series {
+            let _ = writeln!(self.0, "slipway_{name}{labels} {value}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
