@@ -100,12 +100,19 @@ impl EffectError {
 pub struct Running {
     tasks: JoinSet<Result<(), EffectError>>,
     known: BTreeMap<Id, (Action, Timestamp)>,
+    /// Succeeded, and not told yet.
+    ended: Vec<Action>,
 }
 
 impl Running {
     /// What has begun and not ended, and when it began.
     pub fn begun(&self) -> impl Iterator<Item = (&Action, Timestamp)> {
         self.known.values().map(|(action, since)| (action, *since))
+    }
+
+    /// What has succeeded since this was last asked, in that order.
+    pub fn ended(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.ended)
     }
 }
 
@@ -121,7 +128,10 @@ pub fn collect(memory: &mut Memory, context: &Context, now: Timestamp) {
         memory.bell.changed(touched(&action));
         context.metrics.effect(result.is_ok());
         match result {
-            Ok(()) => memory.failures.succeeded(&key),
+            Ok(()) => {
+                memory.failures.succeeded(&key);
+                memory.running.ended.push(action);
+            }
             Err(error) => {
                 tracing::warn!(action = %action, %error, "effect failed");
                 memory.failures.failed(key, error.to_string(), error.wait(), now);

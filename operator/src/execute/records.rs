@@ -383,11 +383,10 @@ pub async fn delete_machine(context: &Context, scene: &Scene, name: &MachineName
         Removal::FoundingFailed | Removal::ScaleDown | Removal::PoolRemoved | Removal::Outdated => {}
     }
     match call(machines(context, scene).delete(name.as_str(), &exactly(uid))).await {
-        Ok(_) => events::machine_removed(context, events::cluster_reference(scene), name, &why.to_string()).await,
-        Err(error) if error.is_not_found() || error.is_conflict() => {}
-        Err(error) => return Err(EffectError::api(format!("delete Machine {name}"))(error)),
+        Ok(_) => Ok(()),
+        Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+        Err(error) => Err(EffectError::api(format!("delete Machine {name}"))(error)),
     }
-    Ok(())
 }
 
 pub async fn remove_machine(

@@ -35,6 +35,13 @@ impl Decisions {
         }
     }
 
+    /// Why an action was chosen that was noted lately.
+    #[must_use]
+    pub fn because(&self, action: &Action) -> Option<&str> {
+        let what = action.to_string();
+        self.fresh.iter().rev().find(|d| d.what == what).map(|d| d.because.as_str())
+    }
+
     /// What a status is to say that said `before`: that, and what came since, the latest last.
     #[must_use]
     pub fn after(&self, before: &[Decision], machine: Option<&str>, most: usize) -> Vec<Decision> {

@@ -49,6 +49,8 @@ pub struct Reported {
     stages: BTreeMap<String, Vec<Stage>>,
     /// Why what was done was done.
     decisions: decisions::Decisions,
+    /// Events.
+    tidings: events::Tidings,
     /// When each object's status was last written, by kind and name.
     written: BTreeMap<(&'static str, String), Instant>,
     writer: JoinSet<()>,
@@ -81,6 +83,10 @@ pub fn report(context: &Arc<Context>, memory: &mut Memory, world: &World, plan: 
     for (action, since) in memory.running.begun() {
         memory.reported.decisions.note(plan, action, since);
     }
+    let ended = memory.running.ended();
+    let Reported { tidings, decisions, .. } = &mut memory.reported;
+    tidings.note(world, plan, &ended, decisions, now);
+    let untold = tidings.write(context);
     while memory.reported.writer.try_join_next().is_some() {}
     if !memory.reported.writer.is_empty() {
         // What was read for this pass may be older than what is being written.
@@ -104,7 +110,7 @@ pub fn report(context: &Arc<Context>, memory: &mut Memory, world: &World, plan: 
         let last = memory.reported.written.get(&(w.kind, w.name.clone()));
         w.urgent || last.is_none_or(|last| at.duration_since(*last) >= pace(w.kind))
     });
-    memory.reported.waiting = !later.is_empty();
+    memory.reported.waiting = untold || !later.is_empty();
     if due.is_empty() {
         return;
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::cast_possible_wrap)]
 
 mod agents;
+mod events;
 mod fake_agents;
 mod fake_api;
 mod fake_cloud;

@@ -1,0 +1,63 @@
+//! Events: one per change, none when nothing happens, and nothing told twice by the operator that leads next.
+
+use crate::house::House;
+use serde_json::{Value, json};
+use slipway_operator::effects::Effects;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How often each reason was told, repetitions counted.
+fn told(house: &House) -> BTreeMap<String, u64> {
+    let mut told = BTreeMap::new();
+    for event in house.api.all("events.k8s.io/events") {
+        *told.entry(event["reason"].as_str().unwrap().to_owned()).or_default() += event["series"]["count"].as_u64().unwrap_or(1);
+    }
+    told
+}
+
+fn of(house: &House, reason: &str) -> u64 {
+    told(house).get(reason).copied().unwrap_or_default()
+}
+
+fn notes(house: &House, reason: &str) -> Vec<String> {
+    let all = house.api.all("events.k8s.io/events");
+    let of = |e: &&Value| e["reason"] == reason;
+    all.iter()
+        .filter(of)
+        .map(|e| format!("{} {}: {}", e["type"].as_str().unwrap(), e["regarding"]["name"].as_str().unwrap(), e["note"].as_str().unwrap()))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_life_is_told_once_and_an_idle_cluster_tells_nothing() {
+    let (house, stop) = (House::new(), CancellationToken::new());
+    let first = house.operator(1, &stop, Effects::new(None));
+    house.apply(3, Some(2));
+    house.until("Ready", || house.condition("Ready") == "True").await;
+    house.until("that it is told", || of(&house, "ClusterReady") == 1).await;
+    let wanted = [("Bootstrapped", 1), ("ClusterReady", 1), ("MachineClaimed", 5), ("MachineCreated", 5), ("MachineReady", 5)];
+    let wanted: BTreeMap<String, u64> = wanted.iter().map(|(reason, n)| ((*reason).to_owned(), *n)).collect();
+    house.until("each machine to be told ready", || told(&house) == wanted).await;
+    house.until("settled", || house.condition("Progressing") == "False").await;
+
+    // The next one knows from the statuses what was told.
+    first.end();
+    let second = house.operator(2, &stop, Effects::new(None));
+    let lists = || house.api.requests().get("GET slipway.dev/machines").copied().unwrap_or_default();
+    let before = lists();
+    house.api.patch("slipway.dev/clusters", "default", "demo", json!({"metadata": {"annotations": {"look": "again"}}}));
+    house.until("a look", || lists() > before + 1).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await; // nothing must happen meanwhile
+    assert_eq!(told(&house), wanted);
+
+    let worker = "demo-workers-1";
+    house.api.delete("slipway.dev/machines", "default", worker);
+    house.until("its end and its successor", || of(&house, "MachineDeleted") == 1 && of(&house, "MachineReady") == 6).await;
+    assert_eq!(notes(&house, "MachineDeleted"), [format!("Normal {worker}: {worker}: nothing of it is left")]);
+    house.api.delete("slipway.dev/clusters", "default", "demo");
+    house.until("nothing", || house.api.get("slipway.dev/clusters", "demo").is_none()).await;
+    assert_eq!(of(&house, "Deleting"), 1);
+    stop.cancel();
+    second.end();
+}
