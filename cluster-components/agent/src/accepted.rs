@@ -73,11 +73,17 @@ impl Accepted {
         if epoch < self.epoch { Err(Refusal::StaleEpoch { heard: self.epoch, asked: epoch }) } else { Ok(()) }
     }
 
+    /// What there is to remember once a caller of this epoch was heard, so that none of an earlier one is any more; None when that is remembered already.
+    pub fn hear(&self, epoch: u64) -> Result<Option<Self>, Refusal> {
+        self.fence(epoch)?;
+        Ok((epoch > self.epoch).then(|| Self { epoch, plan: self.plan.clone() }))
+    }
+
     /// What there is to remember once this plan is accepted; None when that is what is remembered already.
     pub fn accept(&self, epoch: u64, expected: &str, plan: MachinePlan, digest: String) -> Result<Option<Self>, Refusal> {
         self.fence(epoch)?;
         if digest == self.digest() {
-            return Ok((epoch > self.epoch).then(|| Self { epoch, plan: self.plan.clone() }));
+            return self.hear(epoch);
         }
         if expected != self.digest() {
             return Err(Refusal::DigestMismatch { current: self.digest().to_owned(), expected: expected.to_owned() });
@@ -131,7 +137,10 @@ mod tests {
         let (one, d1) = plan(2001);
         let first = Accepted::default().accept(5, "", one.clone(), d1.clone()).unwrap().unwrap();
         assert_eq!(first.accept(4, &d1, one.clone(), d1.clone()).unwrap_err(), Refusal::StaleEpoch { heard: 5, asked: 4 });
-        assert_eq!(first.accept(6, "", one, d1).unwrap().unwrap().epoch, 6);
+        assert_eq!(first.accept(6, "", one, d1.clone()).unwrap().unwrap().epoch, 6);
+        let heard = first.hear(7).unwrap().unwrap();
+        assert_eq!((heard.epoch, heard.digest()), (7, d1.as_str()));
+        assert!(heard.hear(7).unwrap().is_none() && heard.hear(6).is_err());
     }
 
     #[test]

@@ -109,6 +109,16 @@ impl Machine {
         if self.reset.state() == ResetState::Never { Ok(()) } else { Err(Refusal::Reset.into()) }
     }
 
+    /// Hears a caller of this epoch, and from then on none of an earlier one.
+    async fn hear(&self, accepted: &mut Accepted, epoch: u64) -> Result<(), Status> {
+        if let Some(next) = accepted.hear(epoch)? {
+            self.save(&next).await?;
+            *accepted = next;
+            self.board.update(|state| state.epoch = epoch);
+        }
+        Ok(())
+    }
+
     async fn save(&self, next: &Accepted) -> Result<(), Status> {
         let (root, copy) = (self.root.clone(), next.clone());
         let saved = spawn_blocking(move || copy.save(&root)).await.map_err(internal)?;
@@ -179,8 +189,8 @@ impl Agent for Service {
         let v1::RenewRequest { machine_uid, epoch, certificate_pem, ca_pem } = request.into_inner();
         self.0.mine(&machine_uid)?;
         self.0.alive()?;
-        let accepted = self.0.accepted.lock().await;
-        accepted.fence(epoch)?;
+        let mut accepted = self.0.accepted.lock().await;
+        self.0.hear(&mut accepted, epoch).await?;
         if !certificate_pem.is_empty() {
             self.keep(certificate_pem, ca_pem).await?;
         }
@@ -268,7 +278,7 @@ impl Agent for Service {
         self.0.mine(&machine_uid)?;
         self.0.alive()?;
         let build = update::parse(&artifact)?;
-        self.0.accepted.lock().await.fence(epoch)?;
+        self.0.hear(&mut *self.0.accepted.lock().await, epoch).await?;
         if let Some(trial) = self.0.updates.prepare(&expected_sha256, build).await? {
             // Not while a reset begins, nor for a leader that was overtaken meanwhile.
             let accepted = self.0.accepted.lock().await;

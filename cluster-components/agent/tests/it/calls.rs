@@ -208,9 +208,12 @@ async fn the_certificate_is_renewed_over_mtls_as_often_as_asked_and_shown_from_t
     let last = shown(&agent, &agent.authority).await;
     let stale = client.apply_plan(None, 5, &plan("x")).await.map(|_| client.install_renewed(4, "x", "x")).unwrap().await.unwrap_err();
     assert!(matches!(stale, AgentError::StaleEpoch { heard: 5, .. }), "{stale:?}");
+    client.renewal_request(6).await.unwrap();
+    let overtaken = client.apply_plan(None, 5, &plan("y")).await.unwrap_err();
+    assert!(matches!(overtaken, AgentError::StaleEpoch { heard: 6, .. }), "asking is enough to be heard: {overtaken:?}");
     let stranger = crate::authority::Authority::new();
-    refused(&client.install_renewed(5, &stranger.sign(&one, "uid-2"), &stranger.pem).await.unwrap_err(), "does not speak for");
-    refused(&client.install_renewed(5, &agent.authority.sign(&one, UID), &stranger.pem).await.unwrap_err(), "does not speak for");
+    refused(&client.install_renewed(6, &stranger.sign(&one, "uid-2"), &stranger.pem).await.unwrap_err(), "does not speak for");
+    refused(&client.install_renewed(6, &agent.authority.sign(&one, UID), &stranger.pem).await.unwrap_err(), "does not speak for");
     agent.kill();
     agent.run().await;
     assert_eq!(shown(&agent, &agent.authority).await, last, "it is kept, and what was refused is not");
