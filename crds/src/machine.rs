@@ -36,7 +36,7 @@ use std::fmt;
     printcolumn(name = "Instance", type_ = "string", json_path = ".spec.instance.id", priority = "1"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
-#[x_kube(validation = rules::role_fits_pool(), validation = rules::recorded_once("instance"), validation = rules::recorded_once("agentKey"), validation = rules::recorded_once("join"))]
+#[x_kube(validation = rules::role_fits_pool(), validation = rules::instance_recorded_once(), validation = rules::recorded_once("agentKey"), validation = rules::recorded_once("join"))]
 pub struct MachineSpec {
     /// Name of the Cluster in the same namespace. It cannot be changed.
     #[schemars(length(max = 30))]

@@ -401,6 +401,15 @@ pub fn recorded_once(field: &str) -> Rule {
     )
 }
 
+/// The instance is written once, but for its zone, which those before did not record.
+#[must_use]
+pub fn instance_recorded_once() -> Rule {
+    let zone = "!has(oldSelf.instance.zone) || (has(self.instance.zone) && self.instance.zone == oldSelf.instance.zone)";
+    let same = format!("self.instance.id == oldSelf.instance.id && self.instance.address == oldSelf.instance.address && ({zone})");
+    Rule::new(format!("!has(oldSelf.instance) || (has(self.instance) && {same})"))
+        .message("spec.instance is another than was recorded: cannot be changed or removed, delete the Machine to have it replaced")
+}
+
 /// The control plane's pool is cp, and only it.
 #[must_use]
 pub fn role_fits_pool() -> Rule {

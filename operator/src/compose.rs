@@ -155,7 +155,7 @@ fn founders(facts: &ClusterFacts, machines: &[MachineRecord], seen: &Seen) -> BT
 fn instance(record: &MachineRecord, seen: &Seen) -> Option<InstanceRef> {
     let shown = || {
         let instance = seen.inventory.known()?.instances.iter().find(|i| i.machine_uid == record.uid)?;
-        Some(InstanceRef { id: instance.id.clone(), address: instance.address })
+        Some(InstanceRef { id: instance.id.clone(), address: instance.address, zone: Some(instance.zone.clone()) })
     };
     record.instance.clone().or_else(shown)
 }

@@ -294,7 +294,7 @@ pub fn machine(machine: &crds::Machine) -> Result<MachineRecord, RecordError> {
     let (object, spec) = (format!("Machine {}", machine.name_any()), &machine.spec);
     let instance = spec.instance.as_ref().map(|i| {
         let address: Ipv4Addr = parsed(&object, "spec.instance.address", &i.address)?;
-        Ok(InstanceRef { id: i.id.clone(), address })
+        Ok(InstanceRef { id: i.id.clone(), address, zone: i.zone.clone() })
     });
     Ok(MachineRecord {
         name: parsed(&object, "metadata.name", &machine.name_any())?,

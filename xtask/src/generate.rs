@@ -4,8 +4,11 @@ use crate::run;
 use anyhow::{Result, bail};
 
 /// Package, program, arguments; each understands `--check`.
-const GENERATORS: [(&str, &str, &[&str]); 2] =
-    [("slipway-crds", "slipway-crds-gen", &["."]), ("slipway-cli", "slipway", &["cli-docs", "docs/reference/cli.md"])];
+const GENERATORS: [(&str, &str, &[&str]); 3] = [
+    ("slipway-crds", "slipway-crds-gen", &["."]),
+    ("slipway-cli", "slipway", &["cli-docs", "docs/reference/cli.md"]),
+    ("slipway-plan", "slipway-reasons", &["docs/troubleshooting.md"]),
+];
 
 /// Renders everything, or only compares.
 pub fn run(check: bool) -> Result<()> {

@@ -200,7 +200,7 @@ pub enum Action {
         /// Its uid, the idempotency key.
         uid: String,
     },
-    /// Writes the instance into the Machine record. Safe to repeat: only where none is recorded; uid is the precondition.
+    /// Writes the instance into the Machine record. Safe to repeat: only where none is recorded, or its zone is not; uid is the precondition.
     RecordInstance {
         /// Which.
         machine: MachineName,

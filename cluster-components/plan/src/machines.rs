@@ -50,8 +50,9 @@ fn exist<'a>(draft: &mut Draft<'a>, machine: &MachineRecord) -> Option<&'a Insta
     if instance.state == InstanceState::Deleting {
         return None;
     }
-    if machine.instance.is_none() {
-        let at = InstanceRef { id: instance.id.clone(), address: instance.address };
+    let zoneless = |at: &InstanceRef| at.zone.is_none() && instance.zone.is_some() && at.id == instance.id;
+    if machine.instance.as_ref().is_none_or(zoneless) {
+        let at = InstanceRef { id: instance.id.clone(), address: instance.address, zone: instance.zone.clone() };
         draft.start(Action::RecordInstance { machine: machine.name.clone(), uid: machine.uid.clone(), instance: at });
     }
     // A claimed worker that was powered off is remediation's.

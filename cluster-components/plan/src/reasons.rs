@@ -64,7 +64,7 @@ reasons! {
     MachineDead: "The worker is dead: its instance is gone, or its agent is silent and a second witness (the cloud, or its Node's Ready condition) agrees. It is replaced.",
     ControlPlaneMachineLost: "etcd has a member whose Machine object is gone: it was removed by force. A new machine takes its place; then the member is removed, and its instance with it. While it does not answer, it is removed as soon as the others are a quorum.",
     TooManyMachinesLost: "So many workers look dead at once that the fault is more likely in what connects them (a zone, a switch, the host) than in them. Nothing is replaced; powered-off ones are started again. When they really are gone, delete their Machine objects and they are replaced.",
-    ReplacingOthersFirst: "The machine is dead, but only a part of the workers is replaced at the same time. Its turn comes when the others have joined.",
+    ReplacingOthersFirst: "The machine is dead, but only a part of the workers and of their zones is replaced at the same time. Its turn comes when the others have joined.",
     EndpointMoved: "The load balancer was made anew and its address is not the published endpoint, which never changes: kubeconfigs, kubelets and certificates name it. Give the old address back to it, or make a new cluster.",
     AuthoritiesLost: "The Secret `<cluster>-pki` is gone although machines trust what was in it. It is never made anew under a living cluster: restore it from a backup. Until then nothing can be claimed, configured or renewed; the cluster itself goes on working.",
     WaitingForAddresses: "A control plane's configuration names every founder's address, and not all founders have one yet.",

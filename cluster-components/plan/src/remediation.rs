@@ -2,7 +2,7 @@
 //!
 //! A worker has failed when it is [dead](crate::dead), or when a Node condition of its pool's health check has lasted too long. Its record is deleted,
 //! which makes its pool one short, which makes a new machine at once. Brakes, from the widest to the narrowest: most workers look dead, most machines of a
-//! zone do, the cluster replaces a fifth of its workers at once, a pool as many as its health check says.
+//! zone do, the cluster replaces a fifth of its workers at once, a zone a fifth of its machines, a pool as many as its health check says.
 
 use crate::dead::{Death, death, silent_since};
 use crate::draft::Draft;
@@ -21,7 +21,7 @@ pub(crate) fn workers(draft: &mut Draft<'_>) {
     let dead: Vec<(&MachineRecord, Death)> = workers.iter().filter_map(|m| death(draft, m).map(|d| (*m, d))).collect();
     let most = (workers.len() * 2 / 5).max(1);
     let brake = dead.len() > most;
-    let zones = Zones::of(draft);
+    let mut zones = Zones::of(draft);
     let mut budget = Budget::of(draft, &workers);
     for (machine, death) in &dead {
         if brake {
@@ -32,13 +32,13 @@ pub(crate) fn workers(draft: &mut Draft<'_>) {
             );
             draft.wait_on(&machine.name, Reason::TooManyMachinesLost, what, death.since);
         } else if !zones.hold(draft, machine, death.since) {
-            replace(draft, &mut budget, machine, Reason::MachineDead, death);
+            replace(draft, &mut budget, &mut zones, machine, Reason::MachineDead, death);
         }
     }
     for machine in workers.iter().filter(|m| dead.iter().all(|(d, _)| d.name != m.name)) {
         if let Some((since, because)) = failing(draft, machine) {
             let death = Death { since, because: "a Node condition of its pool's health check has lasted too long", why: Removal::Outdated };
-            if replace(draft, &mut budget, machine, Reason::NodeUnhealthy, &death) {
+            if replace(draft, &mut budget, &mut zones, machine, Reason::NodeUnhealthy, &death) {
                 draft.wait_after(&machine.name, Reason::NodeUnhealthy, "it to be replaced", since, &because);
             }
         }
@@ -47,12 +47,20 @@ pub(crate) fn workers(draft: &mut Draft<'_>) {
 }
 
 /// Takes a failed worker away if that many may be; says whether.
-fn replace(draft: &mut Draft<'_>, budget: &mut Budget, machine: &MachineRecord, reason: Reason, death: &Death) -> bool {
+fn replace(
+    draft: &mut Draft<'_>,
+    budget: &mut Budget,
+    zones: &mut Zones<'_>,
+    machine: &MachineRecord,
+    reason: Reason,
+    death: &Death,
+) -> bool {
     if !maintenance::may_heal(draft, &format!("{} has failed and is replaced then", machine.name)) {
         return false;
     }
-    let may = budget.take(&machine.pool);
+    let may = budget.bears(&machine.pool) && zones.take(draft, machine);
     if may {
+        budget.take(&machine.pool);
         draft.take_away_because(machine, death.why, death.because);
         draft.wait_on(&machine.name, reason, "it to be replaced", death.since);
     } else {
@@ -81,11 +89,15 @@ impl Budget {
         Self { cluster: (1 + workers.len() / 5).saturating_sub(leaving.len()), pools: pools.collect() }
     }
 
-    fn take(&mut self, pool: &PoolName) -> bool {
-        let Some(left) = self.pools.get_mut(pool).filter(|left| **left > 0 && self.cluster > 0) else { return false };
-        *left -= 1;
-        self.cluster -= 1;
-        true
+    fn bears(&self, pool: &PoolName) -> bool {
+        self.cluster > 0 && self.pools.get(pool).is_some_and(|left| *left > 0)
+    }
+
+    fn take(&mut self, pool: &PoolName) {
+        self.cluster = self.cluster.saturating_sub(1);
+        if let Some(left) = self.pools.get_mut(pool) {
+            *left = left.saturating_sub(1);
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::draft::Draft;
 use crate::quorum::{Votes, member_of};
-use crate::{MachineRecord, Reason, Removal, departure, maintenance, pools, rollout};
+use crate::{MachineRecord, Reason, Removal, departure, maintenance, pools, rollout, zones};
 use slipway_model::PoolName;
 
 /// Makes and takes away machines of a control plane that was founded.
@@ -46,7 +46,7 @@ fn order(draft: &Draft<'_>, votes: &Votes<'_>, staying: &[&MachineRecord], machi
     let member = member_of(votes.etcd, machine).filter(|m| !m.learner);
     let answers = member.is_some_and(|m| votes.answers(m));
     let leads = member.is_some_and(|m| m.status.known().is_some_and(|s| s.leader));
-    let zone = |m: &MachineRecord| draft.instance(m).and_then(|i| i.zone.as_ref());
+    let zone = |m: &MachineRecord| zones::zone(draft, m);
     let neighbours = staying.iter().filter(|m| zone(m) == zone(machine)).count();
     let reverse = std::cmp::Reverse::<u32>;
     (member.is_some(), answers, !rollout::is_outdated(draft, machine), std::cmp::Reverse(neighbours), leads, reverse(machine.ordinal))

@@ -292,6 +292,8 @@ pub struct InstanceRef {
     pub id: String,
     /// Address of agent and kubelet.
     pub address: Ipv4Addr,
+    /// Where it stands, where the cloud has zones: of a machine that is gone nobody else says it any more.
+    pub zone: Option<String>,
 }
 
 /// An action's failures in a row, from the executor's book. A disruption budget's refusal of an eviction is one too.

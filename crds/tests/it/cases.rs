@@ -220,6 +220,9 @@ pub fn refused() -> Vec<Refused> {
     let recorded = "spec.instance is another than was recorded: cannot be changed or removed, delete the Machine to have it replaced";
     add("machines", Some(instance("i-1")), instance("i-2"), By::Rule, recorded);
     add("machines", Some(instance("i-1")), spec(json!({ "instance": null })), By::Rule, recorded);
+    let zoned = |zone: &str| spec(json!({ "instance": { "id": "i-1", "address": "198.18.1.9", "zone": zone } }));
+    add("machines", Some(zoned("a")), zoned("b"), By::Rule, recorded);
+    add("machines", Some(zoned("a")), instance("i-1"), By::Rule, recorded);
     add(
         "machines",
         Some(spec(json!({ "agentKey": "aa" }))),

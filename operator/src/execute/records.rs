@@ -325,11 +325,15 @@ pub async fn record_instance(
     uid: &str,
     instance: &InstanceRef,
 ) -> Result<(), EffectError> {
-    record_machine(context, scene, name, uid, |spec| match &spec.instance {
+    record_machine(context, scene, name, uid, |spec| match &mut spec.instance {
+        Some(known) if known.id == instance.id && known.zone.is_none() && instance.zone.is_some() => {
+            known.zone.clone_from(&instance.zone);
+            Ok(true)
+        }
         Some(known) if known.id == instance.id => Ok(false),
         Some(known) => Err(format!("{name} is recorded as instance {}", known.id)),
         None => {
-            spec.instance = Some(Instance { id: instance.id.clone(), address: instance.address.to_string(), zone: None });
+            spec.instance = Some(Instance { id: instance.id.clone(), address: instance.address.to_string(), zone: instance.zone.clone() });
             Ok(true)
         }
     })

@@ -99,18 +99,25 @@ pub(super) fn create(world: &mut Observed, machine: &MachineName, uid: &str) -> 
     check(cloud.network, "there is no network")?;
     if cloud.of(uid).is_none() {
         let host = (10..=u8::MAX).find(|n| cloud.instances.iter().all(|i| i.address.octets()[3] != *n)).unwrap_or(u8::MAX);
+        let zone = emptiest_zone(cloud);
         cloud.instances.push(InstanceFacts {
             id: format!("i-{uid}"),
             machine_uid: uid.to_owned(),
             machine: machine.clone(),
             state: InstanceState::Pending,
             address: Ipv4Addr::new(198, 18, 0, host),
-            zone: None,
+            zone,
             trouble: None,
         });
         cloud.instances.sort_by(|a, b| a.id.cmp(&b.id));
     }
     Ok(())
+}
+
+/// Where the cloud makes the next one, if it has zones: the emptiest of those that it uses.
+fn emptiest_zone(cloud: &CloudFacts) -> Option<String> {
+    let zones = || cloud.instances.iter().filter_map(|i| i.zone.as_ref());
+    zones().min_by_key(|z| (zones().filter(|other| other == z).count(), (*z).clone())).cloned()
 }
 
 fn remove(world: &mut Observed, machine: &MachineName, instance: &str, now: Timestamp) -> Result<(), Refused> {

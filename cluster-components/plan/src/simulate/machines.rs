@@ -34,7 +34,10 @@ pub(super) fn machine(world: &mut Observed, action: &Action, now: Timestamp) -> 
         }
         Action::RemoveMachine { machine, uid, keep_secrets } => forget(world, machine, uid, *keep_secrets)?,
         Action::RecordInstance { machine, uid, instance } => {
-            record_mut(world, machine, uid)?.instance.get_or_insert_with(|| instance.clone());
+            let known = record_mut(world, machine, uid)?.instance.get_or_insert_with(|| instance.clone());
+            if known.id == instance.id && known.zone.is_none() {
+                known.zone.clone_from(&instance.zone);
+            }
         }
         Action::IssueBootstrap { machine, uid } => {
             record_mut(world, machine, uid)?;

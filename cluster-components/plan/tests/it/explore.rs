@@ -26,10 +26,12 @@ struct Exploration {
 enum Sight {
     /// A machine stands at the address of another one that is still recorded.
     AddressUsedAgain,
+    /// Of a zone nothing is left.
+    ZoneVanished,
 }
 
 impl Sight {
-    const ALL: [Self; 1] = [Self::AddressUsedAgain];
+    const ALL: [Self; 2] = [Self::AddressUsedAgain, Self::ZoneVanished];
 
     fn is_of(self, world: &Observed) -> bool {
         match self {
@@ -39,6 +41,10 @@ impl Sight {
                 addresses.sort_unstable();
                 addresses.dedup();
                 addresses.len() < all
+            }
+            Self::ZoneVanished => {
+                let there = |zone: &String| world.cloud.known().unwrap().instances.iter().any(|i| i.zone.as_ref() == Some(zone));
+                records(world).iter().filter_map(|m| m.instance.as_ref()?.zone.as_ref()).any(|zone| !there(zone))
             }
         }
     }
@@ -304,6 +310,28 @@ fn a_cluster_is_upgraded_whatever_fails_dies_or_lags() {
     explore("upgrade 3", life(specs(), begin.clone(), Budget { late: 1, ..NONE }, Some(wide)));
     let wide = (Grain::Coarse, Budget { lies: 1, silences: 1, ..NONE });
     explore("upgrade 3", life(specs(), begin, Budget { silences: 1, ..NONE }, Some(wide)));
+}
+
+/// A complete cluster in two zones: what has an even number stands in one, the rest in the other.
+fn zoned(spec: &ClusterSpec) -> Observed {
+    let mut world = complete(spec);
+    for instance in &mut world.cloud.known_mut().unwrap().instances {
+        let even = instance.machine.as_str().ends_with(['0', '2', '4']);
+        instance.zone = Some(if even { "a" } else { "b" }.into());
+    }
+    aged(&settled(spec, world))
+}
+
+#[test]
+fn a_zone_that_vanishes_is_left_alone_and_what_dies_one_by_one_is_replaced() {
+    // One of two, two of two at once or one after the other, three of four, and what may follow.
+    let budget = Budget { losses: 2, ..NONE };
+    let wide = |losses| Some((Grain::Coarse, Budget { losses, crashes: 1, ..NONE }));
+    let vanishing: &[Loss] = &[Loss::Vanishes];
+    let met = explore("heal 1+3 in two zones", life(vec![spec(1, 3)], zoned(&spec(1, 3)), budget, wide(2)).losing(vanishing));
+    assert!(met.contains(&Sight::ZoneVanished));
+    let met = explore("heal 3 in two zones", life(vec![spec(3, 0)], zoned(&spec(3, 0)), budget, wide(2)).losing(vanishing));
+    assert!(met.contains(&Sight::ZoneVanished));
 }
 
 /// A cluster that is complete, and one more machine that hung, was replaced, and is kept.

@@ -107,6 +107,7 @@ fn records_and_instances(moved: &Moved<'_>, living: bool) -> Option<&'static str
             let expired = record.deleting == Some(long_ago());
             (before.cluster.bootstrapped && busy && !dead && !expired).then_some("drained before deleted")
         }
+        Action::DeleteMachine { machine, why: Removal::Dead, .. } if moved.fresh && living => zones(before, machine),
         Action::CreateMachine { machine, pool, ordinal, .. } => {
             let reused = used.get(pool.as_str()).is_some_and(|bits| bits & (1 << ordinal) != 0);
             (reused && record(before, machine).is_none()).then_some("an ordinal is never used twice")
@@ -122,6 +123,25 @@ fn records_and_instances(moved: &Moved<'_>, living: bool) -> Option<&'static str
         }
         _ => None,
     }
+}
+
+/// A dead machine is replaced: not in a zone that is lost as a whole, and only a part of a zone at once.
+fn zones(before: &Observed, machine: &MachineName) -> Option<&'static str> {
+    let works = |m: &MachineRecord| {
+        let instance = before.cloud.known().unwrap().of(&m.uid);
+        instance.is_some_and(|i| i.state == InstanceState::Running && i.trouble.is_none())
+    };
+    let zone = |m: &MachineRecord| m.instance.as_ref().and_then(|i| i.zone.clone());
+    let lost = record(before, machine).and_then(zone)?;
+    let there: Vec<&MachineRecord> = records(before).iter().filter(|m| zone(m).as_ref() == Some(&lost)).collect();
+    let dead = |m: &&&MachineRecord| m.instance.is_some() && before.cloud.known().unwrap().of(&m.uid).is_none();
+    let vanished = there.iter().filter(dead).count();
+    if vanished >= 2 && vanished * 2 > there.len() {
+        return Some("nothing is replaced of a zone that vanished at once");
+    }
+    let replacing = there.iter().filter(|m| m.deleting.is_some() && !m.kept && !works(m)).count();
+    let worker = record(before, machine).is_some_and(|m| !m.is_control_plane());
+    (worker && replacing > there.len() / 5).then_some("only a part of a zone is replaced at once")
 }
 
 /// Whoever had a quorum has one after everything that we do. One member alone cannot be changed without a pause.

@@ -139,6 +139,7 @@ fn is_told_stop(reason: Reason) -> bool {
         reason,
         Reason::ControlPlaneMachineLost
             | Reason::TooManyMachinesLost
+            | Reason::ZoneLost
             | Reason::RestoreNeeded
             | Reason::UpgradeStopped
             | Reason::PreflightFailed

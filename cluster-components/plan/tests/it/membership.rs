@@ -536,14 +536,49 @@ fn a_zone_that_is_lost_at_once_is_left_alone() {
         let ordinal = instance.machine.as_str().bytes().last().unwrap() - b'0';
         instance.zone = Some(if ordinal == 1 { "a" } else { "b" }.into());
     }
-    hang(&mut world, "cp-1", long_ago());
-    let alone = plan(&spec, &seen(&world), now());
-    assert!(alone.actions.iter().any(|a| a.key().kind == ActionKind::DeleteMachine), "one dead machine is no lost zone");
-    hang(&mut world, "w-1", long_ago());
-    let plan = plan(&spec, &seen(&world), now());
-    assert!(plan.actions.iter().all(|a| a.key().kind != ActionKind::DeleteMachine), "{:?}", plan.actions);
-    assert_eq!(plan.waits.iter().filter(|w| w.reason == Reason::ZoneLost).count(), 2);
-    assert_eq!(plan.condition(ConditionType::Ready).unwrap().reason, Reason::ZoneLost);
+    let begin = settled(&spec, world);
+    let recorded = |m: &MachineRecord| m.instance.as_ref().unwrap().zone.is_some();
+    assert!(begin.machines.known().unwrap().iter().all(recorded), "also of machines that were made before zones were recorded");
+    let hangs = |world: &mut Observed, machine: &str| hang(world, machine, long_ago());
+    for lose in [&hangs as &dyn Fn(&mut Observed, &str), &vanish] {
+        let mut world = begin.clone();
+        lose(&mut world, "cp-1");
+        let alone = plan(&spec, &seen(&world), now());
+        assert!(alone.actions.iter().any(|a| a.key().kind == ActionKind::DeleteMachine), "one dead machine is no lost zone");
+        // Both at once, or the second one while the first is being replaced.
+        let mut while_replaced = world.clone();
+        delete(&mut while_replaced, "cp-1");
+        for mut world in [world, while_replaced] {
+            lose(&mut world, "w-1");
+            let plan = plan(&spec, &seen(&world), now());
+            assert!(plan.actions.iter().all(|a| a.key().kind != ActionKind::DeleteMachine), "{:?}", plan.actions);
+            let leaving = world.machines.known().unwrap().iter().filter(|m| m.deleting.is_some()).count();
+            let told: Vec<&str> = plan.waits.iter().filter(|w| w.reason == Reason::ZoneLost).map(|w| w.what.as_str()).collect();
+            assert_eq!(told, vec!["zone a to be back: 2 of its 2 machines are dead at once"; 2 - leaving]);
+            assert_eq!(plan.condition(ConditionType::Ready).unwrap().reason, Reason::ZoneLost);
+        }
+    }
+}
+
+#[test]
+fn of_a_zone_only_a_part_is_replaced_at_once() {
+    let mut spec = spec(1, 10);
+    spec.pools[0].health.max_replacing = Amount::Percent(100);
+    let mut world = complete(&spec);
+    for instance in &mut world.cloud.known_mut().unwrap().instances {
+        let ordinal = instance.machine.as_str().bytes().last().unwrap() - b'0';
+        instance.zone = Some(if ordinal < 3 { "a" } else { "b" }.into());
+    }
+    let begin = settled(&spec, world);
+    // Of eleven machines three may be replaced at once, of four in zone a one, of seven in zone b two.
+    for (lost, replaced) in [(["w-0", "w-1"], 1), (["w-4", "w-5"], 2), (["w-0", "w-4"], 2)] {
+        let mut world = begin.clone();
+        lost.iter().for_each(|m| vanish(&mut world, m));
+        let plan = plan(&spec, &seen(&world), now());
+        let taken = plan.actions.iter().filter(|a| a.key().kind == ActionKind::DeleteMachine).count();
+        let waiting = plan.waits.iter().filter(|w| w.reason == Reason::ReplacingOthersFirst).count();
+        assert_eq!((taken, waiting), (replaced, 2 - replaced), "{lost:?}");
+    }
 }
 
 #[test]
