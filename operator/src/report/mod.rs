@@ -208,7 +208,7 @@ fn alone(
     if after == before || !memory.reported.writer.is_empty() {
         return;
     }
-    let (context, cluster, bell) = (context.clone(), memory.cluster.clone(), memory.bell.clone());
+    let (context, cluster) = (context.clone(), memory.cluster.clone());
     memory.reported.writer.spawn(async move {
         let patch = json!({"status": {"conditions": after}});
         let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
