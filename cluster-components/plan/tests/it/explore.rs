@@ -3,10 +3,10 @@
 use crate::build::{at, complete, nothing, now, patched, revised, settled, spec, upgraded};
 use crate::faults::{Budget, Loss, NONE};
 use crate::invariants::{always, refused};
-use crate::life::{Grain, Life, Moment, Step, hash, records, thorough};
+use crate::life::{Grain, Life, Moment, Step, hash, records, rests, thorough};
 use crate::time::aged;
-use slipway_model::{ClusterSpec, DeletionPolicy};
-use slipway_plan::Observed;
+use slipway_model::{ClusterSpec, DeletionPolicy, Healing, Weekday, Window};
+use slipway_plan::{Observed, seen};
 use stateright::{Checker, Model, Property};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
@@ -73,6 +73,27 @@ impl Exploration {
     }
 }
 
+impl Exploration {
+    /// Paused now, what was begun is finished and nothing else happens; resumed, it gets where the spec says.
+    fn may_be_paused(&self, moment: &Moment) -> Result<(), String> {
+        let resumed = self.life.spec(moment);
+        let mut paused = resumed.clone();
+        paused.maintenance.paused = true;
+        // Told apart from those that only converge.
+        let key = |world: &Observed| (moment.spec + 1000, hash(world));
+        let known = |world: &Observed| self.converging.lock().unwrap().contains(&key(world));
+        let path = rests(&paused, moment.truth.world.clone(), known).map_err(|why| format!("paused: {why}"))?;
+        // Where the rest is known, so is that it goes on.
+        if let Some(rest) =
+            path.last().filter(|_| path.last().is_some_and(|w| slipway_plan::outlook(&paused, &seen(w), now()).0.is_empty()))
+        {
+            rests(resumed, rest.clone(), |_| false).map_err(|why| format!("resumed: {why}"))?;
+        }
+        self.converging.lock().unwrap().extend(path.iter().map(key));
+        Ok(())
+    }
+}
+
 impl Model for Exploration {
     type State = Moment;
     type Action = Step;
@@ -94,6 +115,9 @@ impl Model for Exploration {
             Property::always("no invariant is broken", |this: &Self, moment: &Moment| this.holds(moment)),
             Property::always("a fault-free run gets where the spec says, and stays", |this: &Self, moment: &Moment| {
                 moment.broken.is_some() || this.converges(moment)
+            }),
+            Property::always("pausing and resuming works at every step", |this: &Self, moment: &Moment| {
+                !this.life.paused || moment.broken.is_some() || this.may_be_paused(moment).is_ok()
             }),
         ]
     }
@@ -124,7 +148,7 @@ fn explore(title: &str, life: Life) -> BTreeSet<Sight> {
         let last = path.last_state();
         let broken = last.broken.or_else(|| always(life.spec(last), &last.truth.world));
         let plan = slipway_plan::plan(life.spec(last), &slipway_plan::seen(&last.truth.world), now());
-        let stuck = life.converges(last, |_| false).err();
+        let stuck = life.converges(last, |_| false).err().or_else(|| checker.model().may_be_paused(last).err().filter(|_| life.paused));
         let refused = refused(life.spec(last), &last.truth.world);
         panic!(
             "{title}: {property}: {broken:?} {stuck:?} refused {refused:?} after\n{}\nplan would be {plan:#?}",
@@ -358,6 +382,57 @@ fn machines_that_are_kept_for_a_look_hold_up_nothing_else() {
     next.pools[0].revision = "r2".into();
     let quick = Budget { losses: 1, ..NONE };
     explore("roll a pool of 2 by replacement", life(vec![spec(1, 2), next], complete(&spec(1, 2)), quick, wide).losing(hangs));
+}
+
+/// The same cluster, paused.
+fn paused(mut spec: ClusterSpec) -> ClusterSpec {
+    spec.maintenance.paused = true;
+    spec
+}
+
+/// The same cluster, with a window that is open when the tests live (on a Thursday, at midnight), or with one on Saturday.
+fn in_window(mut spec: ClusterSpec, open: bool) -> ClusterSpec {
+    let (day, start) = if open { (Weekday::Thursday, 0) } else { (Weekday::Saturday, 120) };
+    spec.maintenance.windows = vec![Window { days: vec![day], start, minutes: 60 }];
+    spec
+}
+
+#[test]
+fn an_upgrade_is_paused_and_goes_on_at_every_step() {
+    for (old, next) in [(spec(3, 0), upgraded(spec(3, 0))), (spec(1, 2), upgraded(spec(1, 2))), (spec(3, 0), revised(spec(3, 0)))] {
+        let begin = complete(&old);
+        let wide = (Grain::Coarse, Budget { crashes: 1, failing: 1, ..NONE });
+        let title = format!("roll {}+{}", old.control_plane.replicas, old.pools.first().map_or(0, |p| p.replicas.unwrap()));
+        let anywhere = life(vec![old.clone(), next.clone()], begin.clone(), Budget { crashes: 1, ..NONE }, Some(wide)).paused_anywhere();
+        explore(&format!("{title}, paused anywhere"), anywhere);
+        // By hand, and by the hour; and what is begun in a window may end after it.
+        let by_hand = vec![old.clone(), next.clone(), paused(next.clone()), next.clone()];
+        explore(
+            &format!("{title}, pause it and go on"),
+            life(by_hand, begin.clone(), NONE, Some((Grain::Coarse, Budget { crashes: 1, ..NONE }))),
+        );
+        let hours = [false, true, false, true].map(|open| in_window(next.clone(), open));
+        let by_hour = std::iter::once(in_window(old, false)).chain(hours).collect();
+        explore(&format!("{title}, window after window"), life(by_hour, begin, NONE, Some((Grain::Coarse, Budget { crashes: 1, ..NONE }))));
+    }
+}
+
+#[test]
+fn the_dead_are_replaced_whatever_the_hour_unless_healing_waits_for_windows() {
+    for healing in [Healing::Always, Healing::InWindows] {
+        for old in [spec(3, 0), spec(1, 2)] {
+            let with = |mut spec: ClusterSpec| {
+                spec.maintenance.healing = healing;
+                spec
+            };
+            let hours =
+                vec![with(in_window(old.clone(), false)), with(in_window(old.clone(), true)), with(paused(old.clone())), with(old.clone())];
+            let budget = Budget { losses: 1, ..NONE };
+            let wide = (Grain::Coarse, Budget { losses: 1, crashes: 1, ..NONE });
+            let title = format!("heal {}+{}, {healing:?}", old.control_plane.replicas, old.pools.len() * 2);
+            explore(&title, life(hours, complete(&old), budget, Some(wide)).losing(&[Loss::Vanishes, Loss::Hangs]));
+        }
+    }
 }
 
 #[test]

@@ -3,8 +3,8 @@
 use crate::invariants::votes;
 use crate::life::{own_build, records};
 use crate::time::long_ago;
-use slipway_model::{ClusterSpec, DeletionPolicy, MachineName, Part};
-use slipway_plan::{Action, AgentFacts, EtcdFacts, InstanceState, MachineRecord, Observed, Removal, what_runs};
+use slipway_model::{ClusterSpec, DeletionPolicy, Healing, MachineName, Part};
+use slipway_plan::{Action, AgentFacts, EtcdFacts, InstanceState, MachineRecord, Observed, Removal, maintenance_open, what_runs};
 use std::collections::BTreeMap;
 
 /// An action that had an effect.
@@ -34,7 +34,8 @@ pub fn harm(moved: &Moved<'_>) -> Option<&'static str> {
     if orphaning && removes {
         return Some("an orphaned cluster keeps everything");
     }
-    let of_living = || quorum(moved).or_else(|| spare(moved)).or_else(|| changes(moved)).or_else(|| availability(moved));
+    let of_living =
+        || hour(moved).or_else(|| quorum(moved)).or_else(|| spare(moved)).or_else(|| changes(moved)).or_else(|| availability(moved));
     agents(moved)
         .or_else(|| records_and_instances(moved, living))
         .or_else(|| if living && moved.before.cluster.bootstrapped { of_living() } else { None })
@@ -215,6 +216,32 @@ fn changes(moved: &Moved<'_>) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+/// Outside of every window, or paused, nothing that disturbs is begun. What is undone because it failed is no beginning.
+fn hour(moved: &Moved<'_>) -> Option<&'static str> {
+    let Moved { spec, before, action, fresh: true, .. } = moved else { return None };
+    maintenance_open(&spec.maintenance, crate::build::now()).err()?;
+    let stopped = before.cluster.upgrade.as_ref().is_some_and(|u| u.stopped.is_some());
+    let votes = |m: &MachineRecord| etcd(before).voters().any(|v| v.name == m.name.as_str() && v.status.known().is_some());
+    let serves = |m: &MachineRecord| {
+        votes(m) || before.nodes.known().unwrap().iter().any(|n| n.ready && !n.unschedulable && n.machine.as_ref() == Some(&m.name))
+    };
+    let begins = match action {
+        Action::SetVersions { .. } => !stopped,
+        Action::Cordon { returns, .. } => *returns,
+        Action::RecordUpgrade { from, to } => from.is_none() && to.is_some(),
+        Action::DeleteMachine { machine, why: Removal::Outdated, .. } => record(before, machine).is_some_and(serves),
+        Action::DeleteMachine { machine, why: Removal::ScaleDown, .. } => {
+            record(before, machine).is_some_and(|m| m.is_control_plane() && votes(m))
+        }
+        _ => false,
+    };
+    if begins {
+        return Some("nothing disruptive is begun outside a window or while paused");
+    }
+    let heals = matches!(action, Action::DeleteMachine { why: Removal::Dead, .. });
+    (heals && spec.maintenance.healing == Healing::InWindows).then_some("where healing waits for windows, nothing is replaced outside them")
 }
 
 /// Workers that do their work stay enough, but for what their owner takes away.

@@ -130,6 +130,8 @@ pub struct Life {
     pub budget: Budget,
     /// How machines may be lost.
     pub losses: &'static [Loss],
+    /// Whether it is checked at every moment that it may be paused then, and goes on when it is not any more.
+    pub paused: bool,
     pub grain: Grain,
     /// Builds of the agent that the operator gives, one for each spec. None: it does not say.
     pub builds: &'static [&'static str],
@@ -156,7 +158,7 @@ struct Outlook {
 
 impl Life {
     pub fn new(specs: Vec<ClusterSpec>, begin: Observed, grain: Grain, budget: Budget) -> Self {
-        Self { specs, begin, budget, losses: &[Loss::Vanishes, Loss::Stops], grain, builds: &[], memory: Memory::default() }
+        Self { specs, begin, budget, losses: &[Loss::Vanishes, Loss::Stops], paused: false, grain, builds: &[], memory: Memory::default() }
     }
 
     pub fn giving(self, builds: &'static [&'static str]) -> Self {
@@ -169,6 +171,10 @@ impl Life {
         if let Some(build) = self.builds.get(spec) {
             world.wanted_agent = Some((*build).to_owned());
         }
+    }
+
+    pub fn paused_anywhere(self) -> Self {
+        Self { paused: true, ..self }
     }
 
     pub fn losing(self, losses: &'static [Loss]) -> Self {
@@ -408,30 +414,33 @@ impl Life {
     /// From here, without faults and without the user, the cluster gets where its spec says and stays there, or to a world that is `known` to. Returns
     /// the worlds on the way. A call that is still late is left out: when it arrives, that is a moment of its own.
     pub fn converges(&self, moment: &Moment, known: impl Fn(&Observed) -> bool) -> Result<Vec<Observed>, String> {
-        let spec = self.spec(moment);
-        let mut world = moment.truth.world.clone();
-        let mut path = vec![];
-        for _ in 0..600 {
-            if known(&world) {
-                return Ok(path);
-            }
-            path.push(world.clone());
-            let (actions, pause) = outlook(spec, &seen(&world), now());
-            for action in actions {
-                let _ = simulate(spec, &mut world, &action, now());
-            }
-            for happening in happenings(&world) {
-                happen(&mut world, &happening, now());
-            }
-            if path.last() == Some(&world) {
-                match pause.filter(|p| !p.is_zero() && is_young(&world)) {
-                    Some(pause) => world = passed(&world, pause),
-                    None => return at_rest(spec, &world).map(|()| path),
-                }
+        rests(self.spec(moment), moment.truth.world.clone(), known)
+    }
+}
+
+/// See [`Life::converges`]. The last world is that at rest, if it was not known.
+pub fn rests(spec: &ClusterSpec, mut world: Observed, known: impl Fn(&Observed) -> bool) -> Result<Vec<Observed>, String> {
+    let mut path = vec![];
+    for _ in 0..600 {
+        if known(&world) {
+            return Ok(path);
+        }
+        path.push(world.clone());
+        let (actions, pause) = outlook(spec, &seen(&world), now());
+        for action in actions {
+            let _ = simulate(spec, &mut world, &action, now());
+        }
+        for happening in happenings(&world) {
+            happen(&mut world, &happening, now());
+        }
+        if path.last() == Some(&world) {
+            match pause.filter(|p| !p.is_zero() && is_young(&world)) {
+                Some(pause) => world = passed(&world, pause),
+                None => return at_rest(spec, &world).map(|()| path),
             }
         }
-        Err(format!("no rest; still planned: {:#?}", plan(spec, &seen(&world), now())))
     }
+    Err(format!("no rest; still planned: {:#?}", plan(spec, &seen(&world), now())))
 }
 
 pub fn records(world: &Observed) -> &[MachineRecord] {
