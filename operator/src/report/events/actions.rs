@@ -58,9 +58,12 @@ pub fn told(action: &Action, scene: &Scene, decisions: &Decisions) -> Option<Tid
         Action::SetVersions { machine: name, uid, from, to } => {
             let parts = [Part::Etcd, Part::ApiServer, Part::Controllers, Part::Node].into_iter().filter(|part| from.differs(*part, to));
             let parts: Vec<String> = parts.map(|part| part.to_string()).collect();
-            let back = if to < from { "back to" } else { "to" };
-            let note = format!("{name} is told to change {} {back} {to}{}", parts.join(", "), because());
-            Tiding::new(machine(name, uid), "UpgradeStep", clipped(format!("Exchange {}", parts.join(", "))), note)
+            Tiding::new(
+                machine(name, uid),
+                "UpgradeStep",
+                clipped(format!("Exchange {}", parts.join(", "))),
+                format!("{action}{}", because()),
+            )
         }
         Action::RecordUpgrade { from, to } => upgrade(cluster(), from.as_ref(), to.as_ref())?,
         Action::TakeSnapshot { snapshot, machine } => Tiding {
