@@ -1,6 +1,7 @@
 //! Whole clusters of real programs, made, used, hurt and taken away as users do. Run by `cargo xtask test --only e2e`, one after the other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+mod agents;
 mod cli;
 mod control_plane;
 mod crash;

@@ -9,7 +9,7 @@ use kube::runtime::reflector::{self, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use slipway_crds::{Cluster, ClusterStatus, Machine, NodePool, Versions, Wait};
+use slipway_crds::{AgentStatus, Cluster, ClusterStatus, Machine, NodePool, Versions, Wait};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -192,6 +192,7 @@ fn machine(machine: &Machine, cluster: &ClusterStatus) -> MachineView {
         address: address(machine),
         version: version(&machine.spec.versions),
         etcd: cluster.etcd_members.iter().find(|m| m.machine == name).map(|m| m.role.to_lowercase()),
+        agent: status.agent.as_ref().and_then(build),
         ready,
         deleting: machine.metadata.deletion_timestamp.is_some(),
         created: time(machine.metadata.creation_timestamp.as_ref()),
@@ -204,6 +205,16 @@ fn machine(machine: &Machine, cluster: &ClusterStatus) -> MachineView {
         units: units(&status),
         name,
     }
+}
+
+/// An agent's build in a word, and what became of another one.
+fn build(agent: &AgentStatus) -> Option<String> {
+    let own = agent.build.as_deref()?;
+    Some(match (&agent.trial, &agent.refused) {
+        (Some(trial), _) => format!("{own:.12}, trying {trial:.12}"),
+        (None, Some(refused)) => format!("{own:.12}, refused {:.12}", refused.build),
+        (None, None) => format!("{own:.12}"),
+    })
 }
 
 /// The kubelet's version, and the API server's where an upgrade is between the two.
@@ -278,6 +289,19 @@ mod tests {
             }))
             .unwrap(),
         )
+    }
+
+    #[test]
+    fn an_agents_build_is_told_in_a_word_with_what_it_tries_or_refused() {
+        let said = |rest: serde_json::Value| {
+            let mut agent = json!({ "build": "abcdefabcdefabcdef" });
+            agent.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+            build(&serde_json::from_value(agent).unwrap()).unwrap()
+        };
+        assert_eq!(said(json!({})), "abcdefabcdef");
+        assert_eq!(said(json!({ "trial": "0123456789abcdef" })), "abcdefabcdef, trying 0123456789ab");
+        assert_eq!(said(json!({ "refused": { "build": "0123456789abcdef" } })), "abcdefabcdef, refused 0123456789ab");
+        assert_eq!(build(&AgentStatus::default()), None);
     }
 
     #[test]

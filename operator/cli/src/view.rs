@@ -88,6 +88,9 @@ pub struct MachineView {
     /// What its etcd member is, in lower case, where it has one: leader, follower, learner, silent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub etcd: Option<String>,
+    /// Which build its agent is, shortened, and what it tries or has refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// Its Node is Ready and every unit does its work.
     pub ready: bool,
     /// Whether it is being deleted.

@@ -27,6 +27,9 @@ pub struct Up {
     /// Directory of Slipway's own programs [default: where this one lies].
     #[arg(long, value_name = "DIR")]
     pub bin: Option<PathBuf>,
+    /// How long the certificates of agents live; they are renewed when a third of that is left [default: a year].
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub agent_certificate_life: Option<Duration>,
     /// Do not try DNS and Services in the finished cluster.
     #[arg(long)]
     pub no_check: bool,

@@ -48,7 +48,7 @@ pub async fn run(global: &Global, args: &Get) -> Result<Outcome> {
         Kind::Machines => {
             let machines = views.iter().filter(of_cluster).flat_map(|c| c.machines().map(move |m| (c, m)));
             let rows: Vec<_> = machines.filter(|(_, m)| wanted(&m.name)).map(|(c, m)| machine_row(c, m, since(m.created))).collect();
-            (table(["NAMESPACE", "NAME", "CLUSTER", "ADDRESS", "READY", "AGE", "STATE"], rows.clone()), rows.len())
+            (table(["NAMESPACE", "NAME", "CLUSTER", "ADDRESS", "READY", "AGE", "AGENT", "STATE"], rows.clone()), rows.len())
         }
         Kind::Snapshots => {
             let api: Api<EtcdSnapshot> = match &namespace {
@@ -148,7 +148,8 @@ fn snapshot_row(snapshot: &EtcdSnapshot, age: String) -> [String; 7] {
     ]
 }
 
-fn machine_row(c: &ClusterView, m: &MachineView, age: String) -> [String; 7] {
-    let ready = if m.ready { "True" } else { "False" };
-    [c.namespace.clone(), m.name.clone(), c.name.clone(), m.address.clone().unwrap_or_default(), ready.to_owned(), age, m.state()]
+fn machine_row(c: &ClusterView, m: &MachineView, age: String) -> [String; 8] {
+    let ready = if m.ready { "True" } else { "False" }.to_owned();
+    let (address, agent) = (m.address.clone().unwrap_or_default(), m.agent.clone().unwrap_or_default());
+    [c.namespace.clone(), m.name.clone(), c.name.clone(), address, ready, age, agent, m.state()]
 }

@@ -73,6 +73,8 @@ pub struct Run {
     pub report: Report,
     /// Whether finished clusters are tried.
     pub check: bool,
+    /// One more argument for the operator.
+    operator: Option<String>,
     deadline: Instant,
     timeout: Duration,
 }
@@ -110,8 +112,9 @@ pub async fn run(global: &Global, args: &Up) -> Result<Outcome> {
     let settings = doctor::settings(&place, &args.name, &args.range, &args.store)?;
     settings.agree(&place)?;
     let (deadline, timeout) = (Instant::now() + args.timeout, args.timeout);
-    let mut run =
-        Run { place, settings, screen: Arc::new(Screen::new()), report: Report::default(), check: !args.no_check, deadline, timeout };
+    let (screen, report) = (Arc::new(Screen::new()), Report::default());
+    let operator = args.agent_certificate_life.map(|life| format!("--agent-certificate-life={}s", life.as_secs()));
+    let mut run = Run { place, settings, screen, report, check: !args.no_check, operator, deadline, timeout };
     let (place, settings) = (run.place.clone(), run.settings.clone());
     run.timed("doctor", doctor::insist(&place, &settings)).await?;
     place.create()?;
@@ -143,7 +146,7 @@ async fn work(run: &mut Run, global: &Global, objects: &[Object], versions: Vec<
     if started {
         screen.note(&format!("local cloud: started in {}", settings.range));
     }
-    let (client, changed) = run.timed("management plane", plane(&place, &screen, &cloud, &artifacts)).await?;
+    let (client, changed) = run.timed("management plane", plane(&place, &screen, &cloud, &artifacts, run.operator.clone())).await?;
     run.report.changed = started || changed;
     run.report.management_kubeconfig = place.management_kubeconfig();
     link_kubectl(&place, &artifacts)?;
@@ -184,7 +187,13 @@ fn artifacts(dir: &Path, versions: &[&str], place: &Place, bin: &Path, screen: &
 }
 
 /// The management plane, answering. Returns a client of its API and whether anything had to be done.
-async fn plane(place: &Place, screen: &Arc<Screen>, cloud: &slipway_local::LocalClient, artifacts: &[Artifact]) -> Result<(Client, bool)> {
+async fn plane(
+    place: &Place,
+    screen: &Arc<Screen>,
+    cloud: &slipway_local::LocalClient,
+    artifacts: &[Artifact],
+    operator: Option<String>,
+) -> Result<(Client, bool)> {
     let topic = "management plane";
     let say_screen = screen.clone();
     let say = move |what: &str| say_screen.at(topic, what);
@@ -192,7 +201,7 @@ async fn plane(place: &Place, screen: &Arc<Screen>, cloud: &slipway_local::Local
     let identity = PlaneIdentity::ensure(place, now)?;
     let agent = own::reference(artifacts, own::AGENT)?;
     let (instance, made) = machine::ensure_instance(cloud, &identity, &agent, &say).await?;
-    let plan = objects::plan(&identity, cloud, &instance, artifacts, None, now).await?;
+    let plan = objects::plan(&identity, cloud, &instance, artifacts, operator, now).await?;
     let agent = machine::ensure_claimed(&identity, instance.address, &say).await?;
     let told = machine::ensure_plan(&agent, &plan).await?;
     let server = format!("https://{}:6443", instance.address);
