@@ -88,6 +88,10 @@ pub struct MachineSpec {
 pub struct VersionChange {
     /// What it was told to run before.
     pub from: Versions,
+    /// The builds of Slipway's own programs that it was told to run before: they come back with those versions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub programs: Vec<Program>,
     /// When that changed, to the microsecond.
     #[schemars(schema_with = "crate::schemas::time")]
     pub at: Timestamp,

@@ -6,7 +6,7 @@ use super::{EffectError, Scene, checks};
 use crate::clock;
 use crate::context::Context;
 use crate::records;
-use slipway_crds::VersionChange;
+use slipway_crds::{MachineSpec, Program, VersionChange, Versions};
 use slipway_model::{MachineName, MachineVersions};
 use slipway_plan::UpgradeRecord;
 
@@ -35,14 +35,24 @@ pub async fn set(
         if spec.versions != old {
             return Err(format!("{name} was told other versions meanwhile"));
         }
-        if spec.versions.controllers != new.controllers {
-            spec.programs = records::programs_object(&context.artifacts.programs());
-        }
+        let newest = records::programs_object(&context.artifacts.programs());
+        let next = programs_with(spec, &new, newest);
+        let programs = std::mem::replace(&mut spec.programs, next);
         spec.versions = new.clone();
-        spec.changed = Some(VersionChange { from: old.clone(), at: clock::now() });
+        spec.changed = Some(VersionChange { from: old.clone(), programs, at: clock::now() });
         Ok(true)
     })
     .await
+}
+
+/// Builds of our own programs that a machine runs with `new` versions: what it has while its controllers stay, what it had where they go back, and otherwise
+/// the newest.
+fn programs_with(spec: &MachineSpec, new: &Versions, newest: Vec<Program>) -> Vec<Program> {
+    if spec.versions.controllers == new.controllers {
+        return spec.programs.clone();
+    }
+    let before = spec.changed.as_ref().filter(|c| c.from.controllers == new.controllers && !c.programs.is_empty());
+    before.map_or(newest, |c| c.programs.clone())
 }
 
 /// Its beginning, its end, that it stands still.
@@ -64,4 +74,44 @@ pub async fn record_upgrade(
         Ok(true)
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use jiff::Timestamp;
+    use serde_json::json;
+
+    fn versions(kubernetes: &str) -> Versions {
+        let versions = json!({
+            "etcd": "v3.6.14", "apiServer": kubernetes, "controllers": kubernetes, "kubelet": kubernetes, "containerd": "v2.3.4"
+        });
+        serde_json::from_value(versions).unwrap()
+    }
+
+    fn build(sha256: &str) -> Vec<Program> {
+        vec![Program { name: "slipway-ccm-local".into(), sha256: sha256.into(), size: 1 }]
+    }
+
+    #[test]
+    fn builds_stay_with_the_controllers_come_with_new_ones_and_go_back_with_old_ones() {
+        let old = versions("v1.36.4");
+        let spec = |changed: Option<(Versions, Vec<Program>)>, now: &str, runs: Vec<Program>| {
+            let made = json!({ "cluster": "demo", "pool": "cp", "role": "ControlPlane", "ordinal": 0, "versions": versions(now), "revision": "r" });
+            let mut spec: MachineSpec = serde_json::from_value(made).unwrap();
+            spec.programs = runs;
+            spec.changed = changed.map(|(from, programs)| VersionChange { from, programs, at: Timestamp::UNIX_EPOCH });
+            spec
+        };
+        let of = |spec: &MachineSpec, to: &str| programs_with(spec, &versions(to), build("newest"));
+        let untouched = spec(None, "v1.36.4", build("first"));
+        assert_eq!(of(&untouched, "v1.36.4"), build("first"), "nothing restarts because Slipway is new");
+        assert_eq!(of(&untouched, "v1.37.2"), build("newest"));
+        let upgraded = spec(Some((old.clone(), build("first"))), "v1.37.2", build("second"));
+        assert_eq!(of(&upgraded, "v1.36.4"), build("first"), "what ran with those versions");
+        assert_eq!(of(&upgraded, "v1.37.3"), build("newest"), "forward, whatever it was before");
+        let unrecorded = spec(Some((old, vec![])), "v1.37.2", build("second"));
+        assert_eq!(of(&unrecorded, "v1.36.4"), build("newest"), "what was before was not recorded then");
+    }
 }
