@@ -108,11 +108,12 @@ struct Ends {
 impl Ends {
     async fn look(&mut self, systemd: &Systemd) -> Result<u32, SystemdError> {
         let (unit, kind) = (object_path(AGENT_UNIT), Some("Service"));
-        // Both are wiped at the next start, a moment later.
+        let status = async || systemd.property::<i32>(&unit, kind, "ExecMainStatus").await;
+        // Both are wiped at the next start, a moment later: what was asked around that belongs to different lives.
+        let before = status().await?;
         let result: String = systemd.property(&unit, kind, "Result").await?;
-        let status: i32 = systemd.property(&unit, kind, "ExecMainStatus").await?;
-        if result != "success" {
-            self.how = format!(" (systemd says {result}, status {status})");
+        if result != "success" && status().await? == before {
+            self.how = format!(" (systemd says {result}, status {before})");
         }
         Ok(self.so_far(systemd.property(&unit, kind, "NRestarts").await?))
     }

@@ -6,6 +6,7 @@ use slipway_agent_api::v1::{AgentBuild, MachineState};
 use slipway_agent_api::{AgentClient, AgentError, ErrorClass};
 use slipway_model::{ArtifactRef, MachinePlan};
 use std::fs;
+use std::process::Command;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_stream::StreamExt;
 
@@ -190,6 +191,25 @@ async fn a_deaf_build_is_given_up_at_the_deadline_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_build_that_only_strangers_reach_does_not_stay() {
+    let tried = Tried::new(3).await;
+    let (machine, build) = (&tried.machine, good(&tried.machine, "good"));
+    tried.update(&build).await.unwrap();
+    let runs = "[ $(readlink /proc/$(systemctl show --property=MainPID --value slipway-agent.service)/exe) = /opt/slipway/store/good ]";
+    tried.holds("the tried build is the agent", runs).await;
+    let stranger = until("it answers", || AgentClient::connect_unclaimed(machine.address)).await.get_info().await.unwrap_err();
+    assert!(matches!(stranger, AgentError::AlreadyClaimed { .. }), "{stranger:?}");
+    let impostor = AgentClient::connect(machine.address, &machine.uid, &machine.authority.client("somebody")).await.unwrap();
+    let impostor = impostor.get_info().await.unwrap_err();
+    assert!(matches!(impostor, AgentError::AlreadyClaimed { .. }), "{impostor:?}");
+    tried.holds("it is refused", "[ -e /var/lib/slipway/agent/refused.json ]").await;
+    tried.over().await;
+    let said = tried.until("the proven build is back", |said| said.sha256 == tried.own).await;
+    assert_eq!(said.refused, build.sha256);
+    tried.settled(&tried.own, AGENT);
+}
+
+#[tokio::test]
 async fn a_trial_survives_the_death_of_whoever_decides() {
     let tried = Tried::new(4).await;
     let kill = async |what: &str| {
@@ -218,13 +238,13 @@ async fn a_trial_survives_the_death_of_whoever_decides() {
 
 #[tokio::test]
 async fn a_trial_ends_well_however_often_whoever_decides_is_killed_and_wherever() {
-    let tried = Tried::new(60).await;
+    let tried = Tried::new(6).await;
     let machine = &tried.machine;
-    let broken = script(machine, "broken", BROKEN);
-    tried.update(&broken).await.unwrap();
-    let killed = kill_often(machine, "/run/slipway/refused.json");
-    tried.until("the proven build is back", |said| said.sha256 == tried.own && said.refused == broken.sha256).await;
-    assert!(killed.await.unwrap() > 1, "while it falls back");
+    let deaf = script(machine, "deaf", DEAF);
+    tried.update(&deaf).await.unwrap();
+    let killed = tried.kill_often("/run/slipway/refused.json").await;
+    tried.until("the proven build is back", |said| said.sha256 == tried.own && said.refused == deaf.sha256).await;
+    assert!(killed.await.unwrap() > 0, "while it falls back");
     tried.over().await;
     tried.settled(&tried.own, AGENT);
 
@@ -232,36 +252,42 @@ async fn a_trial_ends_well_however_often_whoever_decides_is_killed_and_wherever(
     for (name, from) in [("one", "/run/slipway/trial.json"), ("two", "/run/slipway/trial.confirmed")] {
         let build = good(machine, name);
         machine.operator().await.update(1, &runs, &build).await.unwrap();
-        let killed = kill_often(machine, from);
+        let killed = tried.kill_often(from).await;
         tried.until("the new build stays", |said| said.sha256 == build.sha256 && said.trial.is_empty()).await;
-        assert!(killed.await.unwrap() > 1, "from {from} on");
+        assert!(killed.await.unwrap() > 0, "from {from} on");
         tried.over().await;
         tried.settled(&build.sha256, &format!("/opt/slipway/store/{name}"));
         runs = build.sha256;
     }
 }
 
-/// Kills whoever decides as soon as a file is there, and then one life after the other, each some milliseconds longer than the one before: from
-/// before it has read anything until after it has done all. How many it were.
-fn kill_often(machine: &Machine, from: &str) -> tokio::task::JoinHandle<usize> {
-    let trial = "/run/slipway/trial.json";
-    let kill = format!(
-        "until [ -e {from} ] || ! [ -e {trial} ]; do :; done
-         for life in 0 1 2 3 4 5 6 7 8 9; do
-             until pid=$(systemctl show --property=MainPID --value {TRIAL}) && [ $pid != 0 ] && [ $pid != \"$last\" ]; do
-                 [ -e {trial} ] || exit
-             done
-             sleep 0.0$((life * 8 / 10))$((life * 8 % 10))
-             kill -9 $pid && echo $pid
-             last=$pid
-         done"
-    );
-    let name = machine.name.clone();
-    tokio::task::spawn_blocking(move || {
-        let output = std::process::Command::new("runc").args(["exec", &name, "sh", "-c", &kill]).output().unwrap();
-        eprintln!("killed: {}", String::from_utf8_lossy(&output.stdout).replace('\n', " "));
-        output.stdout.iter().filter(|byte| **byte == b'\n').count()
-    })
+impl Tried {
+    /// Kills whoever decides as soon as a file is there, and then one life after the other, each some milliseconds longer than the one before:
+    /// from before it has read anything until after it has done all. How many it were. Returns once it is on the watch.
+    async fn kill_often(&self, from: &str) -> tokio::task::JoinHandle<usize> {
+        let trial = "/run/slipway/trial.json";
+        let kill = format!(
+            "rm -f /run/on-the-watch
+             for life in 0 1 2 3 4 5 6 7 8 9; do
+                 until pid=$(systemctl show --property=MainPID --value {TRIAL}) && [ $pid != 0 ] && [ $pid != \"$last\" ]; do
+                     [ -e {trial} ] || exit
+                 done
+                 touch /run/on-the-watch
+                 until [ -e {from} ]; do [ -e {trial} ] || exit; done
+                 [ $life = 0 ] || sleep 0.0$((life * 8 / 10))$((life * 8 % 10))
+                 kill -9 $pid && echo $pid
+                 last=$pid
+             done"
+        );
+        let name = self.machine.name.clone();
+        let killed = tokio::task::spawn_blocking(move || {
+            let output = Command::new("runc").args(["exec", &name, "sh", "-c", &kill]).output().unwrap();
+            eprintln!("killed: {}", String::from_utf8_lossy(&output.stdout).replace('\n', " "));
+            output.stdout.iter().filter(|byte| **byte == b'\n').count()
+        });
+        self.holds("the killer is on the watch", "[ -e /run/on-the-watch ]").await;
+        killed
+    }
 }
 
 #[tokio::test]
