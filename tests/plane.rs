@@ -3,7 +3,10 @@
 use crate::Process;
 use crate::api::Api;
 use anyhow::{Context, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::Value;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -27,7 +30,37 @@ pub struct Plane {
     bin: PathBuf,
     state: PathBuf,
     name: String,
+    range: Slot,
+}
+
+/// How many ranges there are for tests.
+const SLOTS: u32 = 16;
+
+/// A range of addresses that no other test of this host uses, for as long as it is held.
+struct Slot {
     range: String,
+    _lock: Flock<File>,
+}
+
+impl Slot {
+    /// The first that is free, from `wanted` on.
+    fn take(wanted: u32) -> Result<Self> {
+        for slot in (0..SLOTS).map(|n| (wanted + n) % SLOTS) {
+            let path = std::env::temp_dir().join(format!("slipway-e2e-range-{slot}.lock"));
+            let file = File::options()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(&path)
+                .with_context(|| format!("cannot open {}", path.display()))?;
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Ok(Self { range: format!("198.19.{}.0/20", slot * (256 / SLOTS)), _lock: lock }),
+                Err((_, Errno::EWOULDBLOCK)) => {}
+                Err((_, error)) => bail!("cannot lock {}: {error}", path.display()),
+            }
+        }
+        bail!("all {SLOTS} ranges of addresses for tests are in use: other tests run on this host; wait for their end")
+    }
 }
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
@@ -40,8 +73,8 @@ impl Plane {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let pid = std::process::id();
         let state = std::env::temp_dir().join(format!("slipway-e2e-{pid}-{number}"));
-        let slot = (pid.wrapping_mul(7).wrapping_add(number)) % 16;
-        Ok(Self { bin, state, name: format!("e{:x}{number:x}", pid & 0xfff), range: format!("198.19.{}.0/20", slot * 16) })
+        let range = Slot::take(pid.wrapping_mul(7).wrapping_add(number) % SLOTS)?;
+        Ok(Self { bin, state, name: format!("e{:x}{number:x}", pid & 0xfff), range })
     }
 
     /// `slipway up` without a cluster.
@@ -74,7 +107,7 @@ impl Plane {
     #[must_use]
     pub fn slipway_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.bin.join("slipway"));
-        command.args(args).env("SLIPWAY_STATE", &self.state).env("SLIPWAY_NAME", &self.name).env("SLIPWAY_RANGE", &self.range);
+        command.args(args).env("SLIPWAY_STATE", &self.state).env("SLIPWAY_NAME", &self.name).env("SLIPWAY_RANGE", &self.range.range);
         command.env_remove("KUBECONFIG").stdin(Stdio::null());
         command
     }

@@ -4,6 +4,8 @@ use super::{Fault, Healed, Trial};
 use crate::cluster::Cluster;
 use crate::until;
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::time::{Duration, Instant};
 
 const LIMIT: Duration = Duration::from_secs(300);
@@ -59,7 +61,7 @@ fn decided(cluster: &Cluster<'_>, machine: &str, _after: f64) -> Result<Vec<Stri
 
 pub(super) const TWO_CONTROL_PLANES: Fault = Fault {
     name: "destroy-two-control-planes",
-    what: "two of three control planes destroyed, disks too",
+    what: "two of three control planes destroyed at once, disks too",
     gap: None,
     heals: "the Cluster says that a restore is needed, and nothing was removed",
     healed: 90.0,
@@ -71,10 +73,13 @@ fn two_control_planes(trial: &Trial<'_>) -> Result<Healed> {
     let cluster = trial.cluster;
     let before = cluster.control_planes()?;
     let records = cluster.machine_objects()?.len();
+    // Both at once, as far as the operator can tell: between the two it would, rightly, begin to replace the first.
+    let operator = Pid::from_raw(cluster.process("management-cp-0", "slipway-operator")?.pid);
+    kill(operator, Signal::SIGSTOP)?;
+    let destroyed: Result<Vec<()>> = before.iter().take(2).map(|machine| cluster.destroy(machine)).collect();
+    kill(operator, Signal::SIGCONT)?;
+    destroyed?;
     let at = Instant::now();
-    for machine in before.iter().take(2) {
-        cluster.destroy(machine)?;
-    }
     let seconds = until("the Cluster says that a restore is needed", Duration::from_secs(120), || {
         let object = cluster.object().map_err(said)?;
         let status = &object["status"];
