@@ -35,8 +35,11 @@ pub fn status(world: &World, plan: &Plan, mut steps: Vec<Step>, decisions: &Deci
             .min()
             .map(|v| v.to_string()),
         agent_build: world.observed.wanted_agent.clone(),
-        control_plane: Some(Counts::new(ready(world, &control_plane), world.scene.spec.control_plane.replicas)),
-        workers: Some(Counts::new(ready(world, &workers), wanted_workers(world))),
+        control_plane: Some(Counts::new(
+            ready(world, &control_plane, before.control_plane.as_ref()),
+            world.scene.spec.control_plane.replicas,
+        )),
+        workers: Some(Counts::new(ready(world, &workers, before.workers.as_ref()), wanted_workers(world))),
         steps,
         waits: plan.waits.iter().take(MAX_LINES).map(wait).collect(),
         etcd_members: etcd::members(world, &before.etcd_members),
@@ -66,7 +69,11 @@ pub fn wait(wait: &slipway_plan::Wait) -> Wait {
     }
 }
 
-fn ready(world: &World, machines: &[&MachineRecord]) -> u32 {
+/// As many as there are; as were told last while Nodes cannot be seen.
+fn ready(world: &World, machines: &[&MachineRecord], before: Option<&Counts>) -> u32 {
+    if let (Fact::Unknown { .. }, Some(before)) = (&world.observed.nodes, before) {
+        return before.ready;
+    }
     let ready = machines.iter().filter(|m| m.deleting.is_none() && super::machine::node_ready(world, &m.name)).count();
     u32::try_from(ready).unwrap_or(u32::MAX)
 }

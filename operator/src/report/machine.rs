@@ -23,7 +23,13 @@ pub fn status(machine: &Machine, world: &World, plan: &Plan, reported: &Reported
     let hearing = world.seen.hearings.get(&uid);
     let reached = reported.stages.get(&name).cloned().unwrap_or_default();
     let waits: Vec<_> = plan.waits.iter().filter(|w| w.machine.as_ref().is_some_and(|m| m.as_str() == name)).map(cluster::wait).collect();
-    let phase = phase(machine, instance, node, hearing, &reached);
+    // What cannot be seen is told as it was last: an operator that has just begun, or a cluster whose API is away, says nothing of Nodes.
+    let blind = world.observed.nodes.known().is_none();
+    let joined = before.phase.filter(|p| blind && matches!(p, MachinePhase::Ready | MachinePhase::Failing));
+    let phase = match phase(machine, instance, node, hearing, &reached) {
+        MachinePhase::Failing => joined.unwrap_or(MachinePhase::Failing),
+        other => other,
+    };
     let message = waits.first().map_or_else(String::new, |w| format!("waiting for {}", w.what));
     let finding = Finding {
         kind: "Ready",
@@ -31,16 +37,19 @@ pub fn status(machine: &Machine, world: &World, plan: &Plan, reported: &Reported
         reason: if phase == MachinePhase::Ready { "AllReady" } else { waits.first().map_or("Creating", |w| w.reason.as_str()) },
         message: &message,
     };
-    let (units, probes) = hearing.map(said).unwrap_or_default();
+    // Not asked yet: so is what an agent says of a machine that is there.
+    let unheard = MachineStatus { agent: None, units: vec![], probes: vec![], ..before.clone() };
+    let unheard = if instance.is_some() { &before } else { &unheard };
+    let (units, probes) = hearing.map_or_else(|| (unheard.units.clone(), unheard.probes.clone()), said);
     let after = MachineStatus {
         decisions: reported.decisions.after(&before.decisions, Some(&name), OF_MACHINE),
         observed_generation: machine.metadata.generation,
         phase: Some(phase),
-        node_name: node.map(|n| n.name.clone()),
-        kubernetes_version: node.and_then(|n| kubelet_version(world, &n.name)),
+        node_name: if blind { before.node_name.clone() } else { node.map(|n| n.name.clone()) },
+        kubernetes_version: if blind { before.kubernetes_version.clone() } else { node.and_then(|n| kubelet_version(world, &n.name)) },
         instance_state: instance.map(|i| format!("{:?}", i.state)),
         // Never an empty object: applied over one whose fields all go, the API server makes a null of it and refuses it.
-        agent: hearing.map(agent).filter(|a| *a != AgentStatus::default()),
+        agent: hearing.map_or_else(|| unheard.agent.clone(), |h| Some(agent(h))).filter(|a| *a != AgentStatus::default()),
         units,
         probes,
         stages: reached,

@@ -9,7 +9,10 @@ use slipway_crds::{Finding, NodePool, NodePoolStatus, set_conditions};
 pub fn status(pool: &NodePool, world: &World, now: Timestamp) -> Option<Write> {
     let before = pool.status.clone().unwrap_or_default();
     let machines: Vec<_> = world.observed.machines.known().into_iter().flatten().filter(|m| m.pool.as_str() == pool.spec.pool).collect();
-    let ready = machines.iter().filter(|m| m.deleting.is_none() && super::machine::node_ready(world, &m.name)).count();
+    let seen = || machines.iter().filter(|m| m.deleting.is_none() && super::machine::node_ready(world, &m.name)).count();
+    // As were told last while Nodes cannot be seen.
+    let told = || usize::try_from(before.ready_replicas).unwrap_or(usize::MAX).min(machines.len());
+    let ready = if world.observed.nodes.known().is_some() { seen() } else { told() };
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let is_ready = count(ready) >= pool.spec.replicas && machines.len() == ready;
     let message = format!("{ready} of {} machines are ready", pool.spec.replicas);

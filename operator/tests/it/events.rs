@@ -4,7 +4,7 @@ use crate::house::House;
 use serde_json::{Value, json};
 use slipway_operator::effects::Effects;
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// How often each reason was told, repetitions counted.
@@ -47,8 +47,14 @@ async fn a_life_is_told_once_and_an_idle_cluster_tells_nothing() {
     let lists = || house.api.requests().get("GET slipway.dev/machines").copied().unwrap_or_default();
     let before = lists();
     house.api.patch("slipway.dev/clusters", "default", "demo", json!({"metadata": {"annotations": {"look": "again"}}}));
-    house.until("a look", || lists() > before + 1).await;
-    tokio::time::sleep(Duration::from_millis(1500)).await; // nothing must happen meanwhile
+    house.until("a look", || lists() > before).await;
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(1500) {
+        // It has not seen a Node yet: what was told of them stands.
+        assert!(house.machines().iter().all(|m| m["status"]["phase"] == "Ready"), "{:#?}", house.machines());
+        assert_eq!(house.api.get("slipway.dev/clusters", "demo").unwrap()["status"]["workers"]["ready"], 2);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     assert_eq!(told(&house), wanted);
 
     let worker = "demo-workers-1";
