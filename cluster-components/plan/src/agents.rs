@@ -163,6 +163,14 @@ fn is_quiet(draft: &mut Draft<'_>) -> bool {
         draft.wait_on(&machine.name, Reason::WaitingForOthers, format!("{what} before an agent is exchanged"), machine.created);
         return false;
     }
+    let step = staying(draft).into_iter().find_map(|m| Some((m, rollout::in_step_until(draft, m)?)));
+    if let Some((machine, until)) = step {
+        draft.look_at(until);
+        let since = machine.changed.as_ref().map_or(machine.created, |c| c.at);
+        let what = "its time to follow its new versions to be over before an agent is exchanged";
+        draft.wait_on(&machine.name, Reason::WaitingForOthers, what, since);
+        return false;
+    }
     // What this very plan begins comes first.
     !draft.planned().any(Action::chooses)
 }

@@ -36,7 +36,7 @@ pub(crate) use well::is_settled;
 use crate::draft::Draft;
 use crate::skew::{Running, SkewViolation, skew_allows};
 use crate::{Action, MachineRecord, Reason, agents};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use slipway_model::{MachineName, MachineVersions, Part};
 
 /// Brings machines to what the spec wants.
@@ -85,8 +85,14 @@ pub(crate) fn holds_addons(draft: &Draft<'_>) -> bool {
 
 /// Whether a machine was told new versions a moment ago and is to follow.
 pub(crate) fn is_in_step(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
+    in_step_until(draft, machine).is_some()
+}
+
+/// Until when a machine that was told new versions has time to follow. What befalls it in that time is taken for the step's doing.
+pub(crate) fn in_step_until(draft: &Draft<'_>, machine: &MachineRecord) -> Option<Timestamp> {
     let patience = SignedDuration::from_secs(i64::from(draft.spec.pace.step_timeout_seconds));
-    machine.changed.as_ref().is_some_and(|c| draft.now < c.at.saturating_add(patience).unwrap_or(c.at))
+    let until = machine.changed.as_ref().map(|c| c.at.saturating_add(patience).unwrap_or(c.at))?;
+    Some(until).filter(|until| draft.now < *until)
 }
 
 /// Control planes that are not leaving.

@@ -477,7 +477,7 @@ fn agents_are_exchanged_whatever_crashes_is_late_or_falls_back() {
     explore("exchange agents of 1+2 twice", life(Budget { refusing: 1, late: 1, ..NONE }, wide));
     let wide = (Grain::Coarse, Budget { refusing: 1, lags: 1, silences: 1, ..NONE });
     explore("exchange agents of 1+2 twice", life(Budget { refusing: 1, lags: 1, ..NONE }, wide));
-    let wide = (Grain::Fine, Budget { refusing: 1, losses: 1, silences: 1, ..NONE });
+    let wide = (Grain::Coarse, Budget { refusing: 1, losses: 1, crashes: 1, ..NONE });
     let lossy = life(Budget { refusing: 1, losses: 1, ..NONE }, wide).losing(&[Loss::Stops, Loss::Hangs, Loss::Forgets]);
     explore("exchange agents of 1+2 twice", lossy);
 }
