@@ -77,6 +77,29 @@ pub struct ClusterSpec {
     /// When machines may be disturbed: by upgrades, by replacing what is outdated, by taking control planes away. Left out: at any time.
     #[serde(default, skip_serializing_if = "Maintenance::is_default")]
     pub maintenance: Maintenance,
+
+    /// What an upgrade of the control plane may do without. Leave it out unless you have a reason.
+    #[serde(default, skip_serializing_if = "UpgradeChecks::is_default")]
+    pub upgrade: UpgradeChecks,
+}
+
+/// What an upgrade of the control plane may do without.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpgradeChecks {
+    /// APIs that the new version does not serve any more and whose use holds no upgrade up, each as the refusal names it: `group/version resource`, e.g.
+    /// `policy/v1beta1 podsecuritypolicies`. Every other one still does. For uses that are known to have ended: API servers forget them only when they are
+    /// started again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 253)))]
+    #[x_kube(validation = rules::removed_apis())]
+    pub ignore_removed_apis: Vec<String>,
+}
+
+impl UpgradeChecks {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// When machines may be disturbed.

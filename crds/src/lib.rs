@@ -22,7 +22,8 @@ mod upgrade;
 
 pub use cluster::{
     Cluster, ClusterSpec, ClusterStatus, ComponentVersions, ControlPlane, ControlPlaneUpgrade, Counts, Endpoint, EtcdMember, HealthCheck,
-    LocalProvider, Maintenance, Network, NodeCondition, Ordinals, Pool, PoolUpgrade, Provider, Recorded, Stopped, Taint, Upgrade, Window,
+    LocalProvider, Maintenance, Network, NodeCondition, Ordinals, Pool, PoolUpgrade, Provider, Recorded, Stopped, Taint, Upgrade,
+    UpgradeChecks, Window,
 };
 pub use conditions::{Finding, set_conditions};
 pub use machine::{

@@ -401,6 +401,16 @@ pub fn recorded_once(field: &str) -> Rule {
     )
 }
 
+/// Each is named as a refusal names it: group/version and resource, and nothing that would stand for several.
+#[must_use]
+pub fn removed_apis() -> Rule {
+    rule(
+        "self.all(api, api.matches('^([a-z0-9.-]+/)?v[0-9]+((alpha|beta)[0-9]+)? [a-z]+$'))",
+        "spec.upgrade.ignoreRemovedApis is %s: each is one group/version and one resource, e.g. policy/v1beta1 podsecuritypolicies",
+        &["self.join(', ')"],
+    )
+}
+
 /// The instance is written once, but for its zone, which those before did not record.
 #[must_use]
 pub fn instance_recorded_once() -> Rule {

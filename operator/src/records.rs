@@ -78,6 +78,7 @@ pub fn spec(cluster: &crds::Cluster) -> Result<ClusterSpec, RecordError> {
         pools,
         deletion_policy: spec.deletion_policy,
         maintenance: maintenance(&object, &spec.maintenance)?,
+        ignored_apis: spec.upgrade.ignore_removed_apis.iter().cloned().collect(),
         pace: Pace::LOCAL,
     })
 }

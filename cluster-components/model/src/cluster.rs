@@ -2,7 +2,7 @@
 
 use crate::{Allow, ClusterName, HealthCheck, KubernetesVersion, MachineVersions, Maintenance, Network, PoolName, PoolUpgrade, Strategy};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a cluster's machines run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +129,8 @@ pub struct ClusterSpec {
     pub deletion_policy: DeletionPolicy,
     /// When machines may be disturbed.
     pub maintenance: Maintenance,
+    /// APIs that a new version does not serve any more and whose use holds no upgrade up: `group/version resource`.
+    pub ignored_apis: BTreeSet<String>,
     /// How careful changes are.
     pub pace: Pace,
 }

@@ -21,7 +21,7 @@ pub(crate) fn problems(draft: &Draft<'_>, planes: &[&MachineRecord], to: &Machin
     };
     let mut found: Vec<String> = vec![];
     found.extend(order(planes, to));
-    found.extend(facts.removed_apis.iter().map(|api| format!("{api} is in use and not served by {} any more", kubernetes(to))));
+    found.extend(facts.removed_apis.iter().filter(|api| !draft.spec.ignored_apis.contains(*api)).map(|api| removed(api, to)));
     if drains(draft, planes) {
         let blocked = facts.impossible_budgets.iter();
         found.extend(blocked.map(|b| format!("PodDisruptionBudget {b} allows no disruption even when all of its pods are healthy")));
@@ -32,6 +32,15 @@ pub(crate) fn problems(draft: &Draft<'_>, planes: &[&MachineRecord], to: &Machin
     found.extend(draft.records().iter().filter(|m| m.deleting.is_none()).flat_map(|m| machine(draft, m)));
     found.extend(draft.records().iter().filter_map(|m| kubelet(m, to)));
     Ok(found)
+}
+
+/// API servers tell what was used since they were started, so the use may have ended: only a person knows.
+fn removed(api: &str, to: &MachineVersions) -> String {
+    format!(
+        "{api} was used since the API servers were started and is not served by {} any more: move what uses it to another version, or, if nothing does any \
+         more, add \"{api}\" to spec.upgrade.ignoreRemovedApis",
+        kubernetes(to)
+    )
 }
 
 /// Minors are not skipped, and nothing goes back that is not an upgrade being called off.

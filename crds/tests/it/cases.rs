@@ -98,6 +98,7 @@ pub fn accepted() -> Vec<Value> {
         json!({ "metadata": { "name": "a".repeat(30) } }),
         spec(json!({ "controlPlane": { "replicas": 7 }, "pools": null, "deletionPolicy": "Orphan" })),
         spec(json!({ "kubernetesVersion": "v1.37.2", "componentVersions": { "etcd": "v3.7.3", "containerd": "v2.3.4" } })),
+        spec(json!({ "upgrade": { "ignoreRemovedApis": ["policy/v1beta1 podsecuritypolicies", "v1 endpoints"] } })),
         network(json!({ "podCIDR": "10.244.0.0/21", "serviceCIDR": "10.244.8.0/28", "kubeProxyMode": "ipvs" })),
         pool(json!({ "name": "p".repeat(20) })),
         pool(json!({ "name": "0", "replicas": 0, "drainTimeoutSeconds": 0 })),
@@ -216,6 +217,13 @@ pub fn refused() -> Vec<Refused> {
         By::Schema,
         "spec.role: Unsupported value: \"Spare\": supported values: \"ControlPlane\", \"Worker\"",
     );
+    let ignoring = |apis: serde_json::Value| spec(json!({ "upgrade": { "ignoreRemovedApis": apis } }));
+    for (apis, told) in [(json!(["policy/v1beta1"]), "policy/v1beta1"), (json!(["policy/v1beta1 *"]), "policy/v1beta1 *")] {
+        let message = format!(
+            "spec.upgrade.ignoreRemovedApis is {told}: each is one group/version and one resource, e.g. policy/v1beta1 podsecuritypolicies"
+        );
+        add("clusters", None, ignoring(apis), By::Rule, &message);
+    }
     let instance = |id: &str| spec(json!({ "instance": { "id": id, "address": "198.18.1.9" } }));
     let recorded = "spec.instance is another than was recorded: cannot be changed or removed, delete the Machine to have it replaced";
     add("machines", Some(instance("i-1")), instance("i-2"), By::Rule, recorded);

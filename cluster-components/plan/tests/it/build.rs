@@ -66,6 +66,7 @@ pub fn spec(control_planes: u32, workers: u32) -> ClusterSpec {
         pools: if workers > 0 { vec![pool(workers)] } else { vec![] },
         deletion_policy: DeletionPolicy::Delete,
         maintenance: Maintenance::default(),
+        ignored_apis: Default::default(),
         pace: Pace::LOCAL,
     }
 }

@@ -124,6 +124,33 @@ fn what_speaks_against_an_upgrade_is_all_named_and_nothing_is_changed() {
 }
 
 #[test]
+fn only_the_removed_api_that_is_named_holds_no_upgrade_up() {
+    let spec = spec(3, 0);
+    let mut world = complete(&spec);
+    let mut next = upgraded(spec);
+    look(&next, &mut world);
+    let used = ["example.k8s.io/v1beta1 things", "example.k8s.io/v1beta1 others"];
+    world.preflight = Fact::Known(PreflightFacts {
+        to: Some(next.control_plane.versions),
+        removed_apis: used.map(str::to_owned).to_vec(),
+        impossible_budgets: vec![],
+    });
+    let refusals = |next: &slipway_model::ClusterSpec, world: &slipway_plan::Observed| {
+        let waits = plan(next, &seen(world), now()).waits;
+        waits.into_iter().filter(|w| w.reason == Reason::PreflightFailed).map(|w| w.what).collect::<Vec<_>>()
+    };
+    let way_out = |api: &str| format!("add \"{api}\" to spec.upgrade.ignoreRemovedApis");
+    let told = refusals(&next, &world);
+    assert!(used.iter().all(|api| told.iter().any(|t| t.contains(&way_out(api)))), "{told:?}");
+    next.ignored_apis = [used[0].to_owned(), "example.k8s.io/v1beta1".into(), "other".into()].into();
+    let told = refusals(&next, &world);
+    assert!(told.len() == 1 && told[0].contains(&way_out(used[1])), "{told:?}");
+    next.ignored_apis = used.map(str::to_owned).into();
+    assert_eq!(refusals(&next, &world), [""; 0]);
+    assert!(!plan(&next, &seen(&world), now()).actions.is_empty());
+}
+
+#[test]
 fn a_downgrade_and_a_skipped_minor_do_not_begin() {
     for (wanted, text) in [("v1.35.8", "would be a downgrade"), ("v1.38.0", "would skip a minor; go to v1.37 first")] {
         let spec = spec(3, 0);
