@@ -485,8 +485,7 @@ fn agents_are_exchanged_whatever_crashes_is_late_or_falls_back() {
 #[test]
 fn agents_are_exchanged_beside_an_upgrade_and_a_growing_pool() {
     let specs = vec![spec(1, 1), upgraded(spec(1, 1)), upgraded(spec(1, 2))];
-    let wide = (Grain::Coarse, Budget { crashes: 1, refusing: 1, late: 1, ..NONE });
     let quick = Budget { crashes: 1, refusing: 1, ..NONE };
-    let life = life(specs, running(&spec(1, 1), "a"), quick, Some(wide)).giving(&["a", "b", "b"]);
+    let life = life(specs, running(&spec(1, 1), "a"), quick, None).giving(&["a", "b", "b"]);
     explore("exchange agents of 1+1 while it is upgraded and grows", life);
 }
