@@ -662,6 +662,9 @@ fn a_control_planes_instance_may_be_deleted_only_when_etcd_says_that_it_is_no_me
     assert!(!may(&Fact::unknown("no answer", now())), "nobody can be asked");
     etcd(&mut world).members.retain(|m| m.name != "demo-cp-1");
     assert!(may(&world.etcd));
+    // Somebody asked for a look since the plan was made.
+    let kept = MachineRecord { kept: true, ..machine.clone() };
+    assert!(!may_be_deleted(&spec, true, &kept, None, None, true, &world.etcd, now()));
 }
 
 #[test]
