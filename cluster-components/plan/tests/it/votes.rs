@@ -2,7 +2,7 @@
 
 use crate::build::{at, complete, look, now, patched, spec, versions};
 use crate::life::records;
-use slipway_plan::{Action, EtcdFacts, Fact, InstanceState, Observed, SnapshotFacts, happen, happenings, plan, seen, simulate};
+use slipway_plan::{Action, EtcdFacts, Fact, InstanceState, Observed, Reason, SnapshotFacts, happen, happenings, plan, seen, simulate};
 
 #[test]
 fn a_member_that_answered_a_moment_ago_does_not_count_when_its_machine_is_gone() {
@@ -24,6 +24,20 @@ fn a_member_that_answered_a_moment_ago_does_not_count_when_its_machine_is_gone()
     instances.iter_mut().filter(|i| i.machine.as_str() == leaving).for_each(|i| i.state = InstanceState::Stopped);
     let actions = plan(&spec, &view, now()).actions;
     assert!(!actions.iter().any(|a| matches!(a, Action::RemoveMember { .. })), "one of three answers: {actions:#?}");
+}
+
+#[test]
+fn what_is_lost_at_once_is_not_taken_away_though_etcd_answered_a_moment_ago() {
+    let spec = spec(3, 0);
+    let mut world = complete(&spec);
+    look(&spec, &mut world);
+    let mut view = seen(&world);
+    for machine in records(&world).iter().take(2) {
+        view.cloud.known_mut().unwrap().instances.retain(|i| i.machine != machine.name);
+    }
+    let next = plan(&spec, &view, now());
+    assert!(!next.actions.iter().any(|a| matches!(a, Action::DeleteMachine { .. } | Action::RemoveMember { .. })), "{:#?}", next.actions);
+    assert!(next.waits.iter().any(|w| w.reason == Reason::RestoreNeeded), "{:#?}", next.waits);
 }
 
 /// What etcd's leader is called, and the next in order, whose record says the leader's address: it stood there before, and its own is not known yet.
