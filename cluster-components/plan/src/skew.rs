@@ -11,6 +11,8 @@
 //! | etcd members | at most one minor apart |
 //!
 //! A machine that was told new versions and has not made them real yet may be running the old ones, the new ones, or some of each: it counts as both.
+//! So does one that followed long ago and is silent now, because nothing tells the two apart. Others may have gone by what it followed to, so that it may
+//! still be running the old ones is a reason to hold others back, and never one to tell it the old ones again.
 
 use crate::MachineRecord;
 use slipway_model::{ComponentVersion, KubernetesVersion, MachineName, MachineVersions};
@@ -24,8 +26,10 @@ pub(crate) const KUBELET_OLDER: u32 = 3;
 pub struct Running {
     /// Which.
     pub machine: MachineName,
-    /// What it was told, and what it was told before where it is not known to have followed. Parts of them may be mixed.
+    /// What it was told.
     pub versions: BTreeSet<MachineVersions>,
+    /// What it was told before, where it is not known to have followed. Parts of all of them may be mixed.
+    pub before: Option<MachineVersions>,
 }
 
 impl Running {
@@ -33,23 +37,34 @@ impl Running {
     #[must_use]
     pub fn of(record: &MachineRecord, settled: bool) -> Self {
         let before = record.changed.as_ref().filter(|_| !settled).map(|c| c.from);
-        Self { machine: record.name.clone(), versions: before.into_iter().chain([record.versions]).collect() }
+        Self { machine: record.name.clone(), versions: BTreeSet::from([record.versions]), before }
+    }
+
+    /// One that runs only this.
+    #[must_use]
+    pub fn only(machine: MachineName, versions: MachineVersions) -> Self {
+        Self { machine, versions: BTreeSet::from([versions]), before: None }
+    }
+
+    /// Everything that it may be running.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &MachineVersions> {
+        self.before.iter().chain(&self.versions)
     }
 
     fn kubelets(&self) -> impl Iterator<Item = KubernetesVersion> + '_ {
-        self.versions.iter().map(|v| v.node.kubelet)
+        self.all().map(|v| v.node.kubelet)
     }
 
     fn api_servers(&self) -> impl Iterator<Item = KubernetesVersion> + '_ {
-        self.versions.iter().filter_map(|v| v.control_plane).map(|v| v.api_server)
+        self.all().filter_map(|v| v.control_plane).map(|v| v.api_server)
     }
 
     fn controllers(&self) -> impl Iterator<Item = KubernetesVersion> + '_ {
-        self.versions.iter().filter_map(|v| v.control_plane).map(|v| v.controllers)
+        self.all().filter_map(|v| v.control_plane).map(|v| v.controllers)
     }
 
     fn etcds(&self) -> impl Iterator<Item = ComponentVersion> + '_ {
-        self.versions.iter().filter_map(|v| v.control_plane).map(|v| v.etcd)
+        self.all().filter_map(|v| v.control_plane).map(|v| v.etcd)
     }
 }
 
@@ -127,35 +142,40 @@ pub fn skew_violations(machines: &[Running]) -> BTreeSet<SkewViolation> {
     broken
 }
 
-/// Whether a machine may be told `to`, or be made with it: no rule may be broken by that which is not broken already.
+/// Whether a machine may be told `to`, or be made with it: no rule may be broken by that which is not broken already, whatever the machine itself may be
+/// running besides what it was told last.
 pub fn skew_allows(machines: &[Running], machine: &MachineName, to: MachineVersions) -> Result<(), SkewViolation> {
-    let before = skew_violations(machines);
+    let mut told = machines.to_vec();
+    told.iter_mut().filter(|m| m.machine == *machine).for_each(|m| m.before = None);
+    let already = skew_violations(&told);
     let mut after = machines.to_vec();
     match after.iter_mut().find(|m| m.machine == *machine) {
         Some(told) => {
             told.versions.insert(to);
         }
-        None => after.push(Running { machine: machine.clone(), versions: BTreeSet::from([to]) }),
+        None => after.push(Running::only(machine.clone(), to)),
     }
-    let broken = skew_violations(&after).into_iter().find(|v| !before.contains(v));
+    let broken = skew_violations(&after).into_iter().find(|v| !already.contains(v));
     broken.map_or(Ok(()), Err)
 }
 
 fn api_servers(machines: &[Running], broken: &mut BTreeSet<SkewViolation>) {
     let all = || machines.iter().flat_map(|m| m.api_servers().map(move |v| (v, &m.machine)));
-    if let (Some((oldest, older)), Some((newest, newer))) = (all().min(), all().max())
-        && newest.minor > oldest.minor.saturating_add(1)
-    {
-        broken.insert(SkewViolation::ApiServers { older: older.clone(), oldest, newer: newer.clone(), newest });
+    // Each pair by itself: one that is broken already hides no other.
+    for (oldest, older) in all() {
+        for (newest, newer) in all().filter(|(newest, _)| newest.minor > oldest.minor.saturating_add(1)) {
+            broken.insert(SkewViolation::ApiServers { older: older.clone(), oldest, newer: newer.clone(), newest });
+        }
     }
 }
 
 fn etcds(machines: &[Running], broken: &mut BTreeSet<SkewViolation>) {
     let all = || machines.iter().flat_map(|m| m.etcds().map(move |v| (v, &m.machine)));
-    if let (Some((oldest, older)), Some((newest, newer))) = (all().min(), all().max())
-        && (newest.major != oldest.major || newest.minor > oldest.minor.saturating_add(1))
-    {
-        broken.insert(SkewViolation::Etcd { older: older.clone(), oldest, newer: newer.clone(), newest });
+    for (oldest, older) in all() {
+        let far = |newest: ComponentVersion| newest.major != oldest.major || newest.minor > oldest.minor.saturating_add(1);
+        for (newest, newer) in all().filter(|(newest, _)| *newest > oldest && far(*newest)) {
+            broken.insert(SkewViolation::Etcd { older: older.clone(), oldest, newer: newer.clone(), newest });
+        }
     }
 }
 

@@ -44,9 +44,12 @@ impl fmt::Display for Action {
                 let names = parts.map(|p| p.to_string()).collect::<Vec<_>>().join("; ");
                 write!(f, "exchange {names} on {machine}: {to}")
             }
-            Self::RecordUpgrade { from: None, to: Some(upgrade) } => write!(f, "begin the upgrade to {}", upgrade.to),
-            Self::RecordUpgrade { to: None, .. } => f.write_str("record that the upgrade is over"),
             Self::RecordUpgrade { to: Some(upgrade), .. } if upgrade.stopped.is_some() => f.write_str("stop the upgrade"),
+            Self::RecordUpgrade { from: None, to: Some(upgrade) } => write!(f, "begin the upgrade to {}", upgrade.to),
+            Self::RecordUpgrade { from: Some(upgrade), to: None } if upgrade.stopped.is_some() => {
+                f.write_str("let the pools' upgrade go on")
+            }
+            Self::RecordUpgrade { to: None, .. } => f.write_str("record that the upgrade is over"),
             Self::RecordUpgrade { to: Some(upgrade), .. } => write!(f, "turn the upgrade towards {}", upgrade.to),
             Self::TakeSnapshot { snapshot, machine } => write!(f, "take etcd snapshot {snapshot} from {machine}"),
             Self::AddMember { machine, .. } => write!(f, "add {machine} to etcd as a learner"),

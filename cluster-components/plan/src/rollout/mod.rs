@@ -79,8 +79,8 @@ pub(crate) fn behind<'a>(draft: &Draft<'a>) -> Vec<&'a MachineRecord> {
 /// Whether addons have to wait: they are made for the API servers' new version, and not every API server is known to have it.
 pub(crate) fn holds_addons(draft: &Draft<'_>) -> bool {
     let wanted = draft.spec.control_plane.versions.control_plane.map(|v| v.api_server);
-    let may_run = |m: &MachineRecord| Running::of(m, well::is_settled(draft, m)).versions;
-    serving(draft).any(|m| may_run(m).iter().any(|v| v.control_plane.map(|v| v.api_server) != wanted))
+    let may_run = |m: &MachineRecord| Running::of(m, well::is_settled(draft, m));
+    serving(draft).any(|m| may_run(m).all().any(|v| v.control_plane.map(|v| v.api_server) != wanted))
 }
 
 /// Whether a machine was told new versions a moment ago and is to follow.
@@ -136,7 +136,7 @@ fn skew(draft: &Draft<'_>, machine: &MachineName, to: MachineVersions) -> Result
             Some(told) => {
                 told.versions.insert(*versions);
             }
-            None => running.push(Running { machine: name.clone(), versions: [*versions].into() }),
+            None => running.push(Running::only(name.clone(), *versions)),
         }
     }
     skew_allows(&running, machine, to)

@@ -54,8 +54,8 @@ fn stands(draft: &mut Draft<'_>, record: &UpgradeRecord, stopped: &StoppedRoll) 
         Some(_) | None => String::new(),
     };
     if !because.is_empty() {
-        let to = UpgradeRecord { stopped: None, ..record.clone() };
-        draft.decide(Action::RecordUpgrade { from: Some(record.clone()), to: Some(to) }, because);
+        let to = Some(UpgradeRecord { stopped: None, ..record.clone() }).filter(is_of_control_plane);
+        draft.decide(Action::RecordUpgrade { from: Some(record.clone()), to }, because);
         return true;
     }
     if let Some(machine) = still_told {
@@ -65,6 +65,11 @@ fn stands(draft: &mut Draft<'_>, record: &UpgradeRecord, stopped: &StoppedRoll) 
     let what = format!("another version in the spec: {} did not come back after {} was exchanged{told}", stopped.machine, stopped.part);
     draft.wait_after(&stopped.machine, Reason::UpgradeStopped, what, stopped.since, &stopped.why);
     true
+}
+
+/// Whether a record is more than that a pool's roll stands still: an upgrade that began with preflight and a snapshot. Nothing else may lead control planes on.
+fn is_of_control_plane(record: &UpgradeRecord) -> bool {
+    !record.snapshot.is_empty()
 }
 
 /// Tells a machine its old versions again, where they may come back.

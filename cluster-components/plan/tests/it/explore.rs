@@ -443,6 +443,19 @@ fn pools_are_upgraded_and_no_more_are_away_than_they_allow() {
 }
 
 #[test]
+fn workers_follow_their_control_plane_whatever_is_silent_fails_or_comes_late() {
+    let begin = complete(&spec(1, 1));
+    let and_back = || vec![spec(1, 1), upgraded(spec(1, 1)), spec(1, 1)];
+    let wide = (Grain::Coarse, Budget { silences: 1, crashes: 1, ..NONE });
+    explore("upgrade 1+1 and call it off", life(and_back(), begin.clone(), Budget { silences: 1, ..NONE }, Some(wide)));
+    let wide = (Grain::Coarse, Budget { silences: 1, failing: 1, ..NONE });
+    explore("upgrade 1+1 and call it off", life(and_back(), begin.clone(), Budget { failing: 1, ..NONE }, Some(wide)));
+    let specs = vec![spec(1, 1), upgraded(spec(1, 1))];
+    let wide = (Grain::Coarse, Budget { crashes: 1, late: 1, ..NONE });
+    explore("upgrade 1+1", life(specs, begin, Budget { late: 1, ..NONE }, Some(wide)));
+}
+
+#[test]
 fn machines_are_replaced_when_only_new_ones_will_do() {
     let specs = vec![spec(3, 0), revised(spec(3, 0))];
     let wide = (Grain::Coarse, Budget { crashes: 1, losses: 1, ..NONE });
@@ -485,7 +498,7 @@ fn agents_are_exchanged_whatever_crashes_is_late_or_falls_back() {
 #[test]
 fn agents_are_exchanged_beside_an_upgrade_and_a_growing_pool() {
     let specs = vec![spec(1, 1), upgraded(spec(1, 1)), upgraded(spec(1, 2))];
-    let quick = Budget { crashes: 1, refusing: 1, ..NONE };
+    let quick = Budget { crashes: 1, refusing: 1, late: 1, ..NONE };
     let life = life(specs, running(&spec(1, 1), "a"), quick, None).giving(&["a", "b", "b"]);
     explore("exchange agents of 1+1 while it is upgraded and grows", life);
 }

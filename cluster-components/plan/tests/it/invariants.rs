@@ -97,7 +97,8 @@ fn skew(world: &Observed) -> Option<&'static str> {
             .iter()
             .any(|i| i.machine == *name && i.state == InstanceState::Running && i.trouble.is_none())
     };
-    let running = |m: &MachineRecord| Running { machine: m.name.clone(), versions: what_runs(world, &m.name).into_iter().collect() };
+    let running =
+        |m: &MachineRecord| Running { machine: m.name.clone(), versions: what_runs(world, &m.name).into_iter().collect(), before: None };
     let all: Vec<Running> = records(world).iter().filter(|m| runs(&m.name)).map(running).collect();
     (!skew_violations(&all).is_empty()).then_some("version skew is never violated")
 }

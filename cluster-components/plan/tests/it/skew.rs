@@ -28,7 +28,7 @@ fn node(kubelet: u32) -> NodeVersions {
 }
 
 fn runs(rest: &str, versions: MachineVersions) -> Running {
-    Running { machine: name(rest), versions: [versions].into() }
+    Running::only(name(rest), versions)
 }
 
 /// Three control planes and a worker at v1.36.
@@ -91,6 +91,29 @@ fn what_is_broken_already_may_be_mended() {
     assert!(skew_allows(&cluster, &name("w-0"), worker(33)).is_err(), "that would not mend it");
 }
 
+#[test]
+fn that_it_may_not_have_followed_is_no_reason_to_tell_a_machine_its_old_versions_again() {
+    let mut cluster = cluster();
+    let (old, new) = (plane("v3.6.14", 36, 36, 36), plane("v3.6.14", 37, 36, 36));
+    cluster[..3].iter_mut().for_each(|m| m.versions = [new].into());
+    cluster[0].before = Some(old);
+    assert_eq!(skew_allows(&cluster, &name("cp-0"), old), Ok(()), "nobody has followed it");
+    cluster[3].versions = [worker(37)].into();
+    assert_eq!(skew_violations(&cluster).len(), 1, "as far as is known, and worker 0 would not have been told otherwise");
+    assert!(matches!(skew_allows(&cluster, &name("cp-0"), old), Err(SkewViolation::Kubelet { .. })));
+}
+
+#[test]
+fn two_that_are_too_far_apart_already_hide_no_third() {
+    let mut cluster = cluster();
+    cluster[0].versions = [plane("v3.8.0", 38, 38, 38)].into();
+    cluster[2].versions = [plane("v3.7.3", 37, 37, 37)].into();
+    let to = |etcd, api_server| skew_allows(&cluster, &name("cp-2"), plane(etcd, api_server, 37, 37));
+    assert!(matches!(to("v3.6.14", 37), Err(SkewViolation::Etcd { .. })));
+    assert!(matches!(to("v3.7.3", 36), Err(SkewViolation::ApiServers { .. })));
+    assert_eq!(to("v3.7.4", 37), Ok(()));
+}
+
 /// The rules once more, said in another way: of one choice of what each machine runs.
 fn rules_hold(world: &[(bool, MachineVersions)]) -> bool {
     let planes: Vec<_> = world.iter().filter_map(|(_, v)| v.control_plane.map(|c| (c, v.node.kubelet.minor))).collect();
@@ -111,6 +134,8 @@ enum Move {
     Tell { machine: usize, etcd: i32, api_server: i32, controllers: i32, kubelet: i32 },
     /// A machine has made real what it was told.
     Follows(usize),
+    /// One that followed is silent: nobody can say any more that it did.
+    FallsSilent(usize),
 }
 
 fn moves() -> impl Strategy<Value = Move> {
@@ -119,6 +144,7 @@ fn moves() -> impl Strategy<Value = Move> {
         3 => (0..5usize, step(), step(), step(), step())
             .prop_map(|(machine, etcd, api_server, controllers, kubelet)| Move::Tell { machine, etcd, api_server, controllers, kubelet }),
         2 => (0..5usize).prop_map(Move::Follows),
+        1 => (0..5usize).prop_map(Move::FallsSilent),
     ]
 }
 
@@ -137,13 +163,15 @@ fn moved(versions: &MachineVersions, etcd: i32, api_server: i32, controllers: i3
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
-    /// At every moment a machine may be running what it was told before, what it was told last, or any mixture of both.
+    /// At every moment a machine may be running what it was told before, what it was told last, or any mixture of both; and one that is silent runs what
+    /// it followed to, though that is not known.
     #[test]
     fn no_walk_that_passes_the_guard_ever_breaks_a_rule(moves in proptest::collection::vec(moves(), 1..200), mixes in proptest::collection::vec(any::<u32>(), 8)) {
         let start = versions("v1.36.4", "v3.6.14", "v2.3.4");
         let begin = |rest: &str, plane: bool| runs(rest, MachineVersions { control_plane: start.control_plane.filter(|_| plane), ..start });
         let mut world = vec![begin("cp-0", true), begin("cp-1", true), begin("cp-2", true), begin("w-0", false), begin("w-1", false)];
         let mut told: Vec<MachineVersions> = world.iter().map(|m| *m.versions.first().unwrap()).collect();
+        let mut told_before = told.clone();
         for step in moves {
             match step {
                 Move::Tell { machine, etcd, api_server, controllers, kubelet } => {
@@ -151,10 +179,12 @@ proptest! {
                     let name = world[machine].machine.clone();
                     if skew_allows(&world, &name, to).is_ok() {
                         world[machine].versions.insert(to);
-                        told[machine] = to;
+                        told_before[machine] = std::mem::replace(&mut told[machine], to);
                     }
                 }
-                Move::Follows(machine) => world[machine].versions = [told[machine]].into(),
+                Move::Follows(machine) => world[machine] = Running::only(world[machine].machine.clone(), told[machine]),
+                Move::FallsSilent(machine) if world[machine].versions.len() == 1 => world[machine].before = Some(told_before[machine]),
+                Move::FallsSilent(_) => {}
             }
             for mix in &mixes {
                 let chosen: Vec<(bool, MachineVersions)> = world.iter().enumerate().map(|(n, m)| mixture(m, mix.rotate_left(5 * n as u32))).collect();

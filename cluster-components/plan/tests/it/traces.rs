@@ -110,13 +110,17 @@ fn until(life: &Life, mut moment: Moment, there: impl Fn(&Observed) -> bool) -> 
         if there(&moment.truth.world) {
             return moment;
         }
-        let steps = life.steps(&moment);
-        let next = [Step::Pass, Step::WorldMoves, Step::TimePasses].into_iter().find(|s| steps.contains(s));
-        moment = life.after(&moment, &next.expect("something can be done"));
+        moment = next(life, &moment).expect("something can be done");
         let broken = moment.broken.or_else(|| always(life.spec(&moment), &moment.truth.world));
         assert_eq!(broken, None, "{:#?}", life.spec(&moment).control_plane);
     }
     panic!("it never came to that");
+}
+
+/// The next thing that is done or happens without faults, or none where only a silent agent may still speak.
+fn next(life: &Life, moment: &Moment) -> Option<Moment> {
+    let steps = life.steps(moment);
+    [Step::Pass, Step::WorldMoves, Step::TimePasses].into_iter().find(|s| steps.contains(s)).map(|step| life.after(moment, &step))
 }
 
 fn state<'w>(world: &'w Observed, machine: &str) -> &'w slipway_plan::AgentState {
@@ -220,4 +224,31 @@ fn one_that_etcd_has_taken_in_and_nobody_recorded_comes_before_all_others() {
     slipway_plan::arrives(life.spec(&moment), &mut world, &half, now());
     moment.truth = Truth::new(world, moment.truth.used.clone());
     life.converges(&moment, |_| false).unwrap();
+}
+
+#[test]
+fn one_that_falls_silent_after_workers_followed_it_is_not_told_its_old_versions() {
+    let specs = vec![spec(1, 1), upgraded(spec(1, 1))];
+    let life = Life::new(specs, complete(&spec(1, 1)), Grain::Coarse, Budget { silences: 1, ..NONE });
+    let plane: slipway_model::MachineName = "demo-cp-0".parse().unwrap();
+    let worker = "demo-w-0".parse().unwrap();
+    let new = crate::build::new().node.kubelet;
+    let followed = |world: &Observed| slipway_plan::what_runs(world, &worker).iter().any(|v| v.node.kubelet == new);
+    let moment = until(&life, life.after(&life.first(), &Step::Edit), followed);
+    // Nobody knows any more what it runs: it was told v1.37, and v1.36 before.
+    let moment = life.after(&moment, &Step::FallsSilent(plane.clone()));
+    let stopped = |world: &Observed| world.cluster.upgrade.as_ref().is_some_and(|u| u.stopped.is_some());
+    let mut moment = until(&life, moment, stopped);
+    while let Some(next) = next(&life, &moment) {
+        moment = next;
+    }
+    let told = crate::life::records(&moment.truth.world).iter().find(|m| m.name == plane).unwrap().versions;
+    assert_eq!(told.control_plane.unwrap().api_server, new, "its worker's kubelet would be newer than its API server");
+    let plan = slipway_plan::plan(life.spec(&moment), &slipway_plan::seen(&moment.truth.world), now());
+    let wait = plan.waits.iter().find(|w| w.what.contains("it cannot be told its old versions again")).unwrap();
+    assert!(wait.what.contains("the kubelet v1.37.2 of demo-w-0 would meet kube-apiserver v1.36.4 of demo-cp-0"), "{wait}");
+    // It was well all the time, and then the roll goes on.
+    let path = life.converges(&moment, |_| false).unwrap();
+    assert!(path.last().unwrap().cluster.upgrade.is_none());
+    assert!(path.iter().all(|world| always(life.spec(&moment), world).is_none()));
 }

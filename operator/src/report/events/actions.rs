@@ -5,7 +5,7 @@ use crate::execute::Scene;
 use crate::report::decisions::Decisions;
 use k8s_openapi::api::core::v1::ObjectReference;
 use slipway_model::{MachineName, Part};
-use slipway_plan::{Action, Removal, UpgradeRecord};
+use slipway_plan::{Action, Removal, StoppedRoll, UpgradeRecord};
 
 /// What is told of it, if anything.
 pub fn told(action: &Action, scene: &Scene, decisions: &Decisions) -> Option<Tiding> {
@@ -88,7 +88,14 @@ fn clipped(mut action: String) -> String {
 
 /// Where an upgrade turned.
 fn upgrade(cluster: ObjectReference, from: Option<&UpgradeRecord>, to: Option<&UpgradeRecord>) -> Option<Tiding> {
+    let stopped = |stop: &StoppedRoll| {
+        let note = format!("{} did not come back after {} was changed: {}", stop.machine, stop.part, stop.why);
+        Tiding::new(cluster.clone(), "UpgradeStopped", "Upgrade", note).warning()
+    };
     Some(match (from, to) {
+        // Of a pool, when the control plane's upgrade was over.
+        (None, Some(UpgradeRecord { stopped: Some(stop), .. })) => stopped(stop),
+        (Some(UpgradeRecord { stopped: Some(_), .. }), None) => Tiding::new(cluster, "UpgradeResumed", "Upgrade", "of the pools"),
         (None, Some(begun)) => Tiding::new(
             cluster,
             "UpgradeBegun",
@@ -100,10 +107,7 @@ fn upgrade(cluster: ObjectReference, from: Option<&UpgradeRecord>, to: Option<&U
         }
         (Some(over), None) => Tiding::new(cluster, "UpgradeFinished", "Upgrade", format!("every control plane runs {}", over.to)),
         (Some(before), Some(after)) => match (&before.stopped, &after.stopped) {
-            (None, Some(stop)) => {
-                let note = format!("{} did not come back after {} was changed: {}", stop.machine, stop.part, stop.why);
-                Tiding::new(cluster, "UpgradeStopped", "Upgrade", note).warning()
-            }
+            (None, Some(stop)) => stopped(stop),
             _ if before.to != after.to && after.to == after.from => {
                 Tiding::new(cluster, "UpgradeCalledOff", "Upgrade", format!("back to {}", after.to))
             }

@@ -1,6 +1,6 @@
 //! How a roll stops, goes back, is held up, and goes on.
 
-use super::{all_at, demo, leader, poisoned, run, run_alone, says, told, versions_of, waits};
+use super::{all_at, demo, leader, poisoned, position, run, run_alone, says, told, versions_of, waits};
 use crate::build::{at, complete, look, new, now, old, spec, upgraded};
 use crate::life::records;
 use crate::time::older;
@@ -34,6 +34,24 @@ fn a_machine_that_does_not_come_back_is_told_its_old_versions_and_everything_sta
     // Another version goes on from where it stands.
     let mended = at(spec, crate::build::versions("v1.37.3", "v3.6.14", "v2.3.4"));
     run(&mended, &mut world, &mut poison);
+    assert!(all_at(&mended, &world) && world.cluster.upgrade.is_none());
+}
+
+#[test]
+fn what_a_pool_failed_with_leads_no_control_plane_on_without_a_snapshot() {
+    let spec = spec(1, 1);
+    let mut world = complete(&spec);
+    let next = at(spec.clone(), crate::build::versions("v1.37.2", "v3.6.14", "v2.3.4"));
+    let mut poison = poisoned("kubelet v1.37.2", "w-0");
+    run(&next, &mut world, &mut poison);
+    let stopped = world.cluster.upgrade.clone().unwrap();
+    assert_eq!((stopped.stopped.unwrap().machine, stopped.snapshot.as_str()), (demo("w-0"), ""), "the control plane's upgrade is over");
+
+    let mended = at(spec, crate::build::versions("v1.37.3", "v3.6.14", "v2.3.4"));
+    let done = run(&mended, &mut world, &mut poison);
+    let snapshot = position(&done, |a| matches!(a, Action::TakeSnapshot { .. }));
+    let change = position(&done, |a| matches!(a, Action::SetVersions { machine, .. } if *machine == demo("cp-0")));
+    assert!(snapshot < change, "{done:#?}");
     assert!(all_at(&mended, &world) && world.cluster.upgrade.is_none());
 }
 
