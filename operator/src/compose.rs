@@ -6,7 +6,7 @@ use crate::api::call;
 use crate::artifacts::AGENT;
 use crate::context::{API_PORT, Context, LABEL_MACHINE};
 use crate::etcd::{EtcdLink, MemberHost, Pace};
-use crate::execute::{Page, Scene, SceneMachine, secrets};
+use crate::execute::{Page, Scene, SceneMachine, renewal, secrets};
 use crate::keys::Keys;
 use crate::memory::Memory;
 use crate::observe::{self, CloudWatch, PreflightLook, Seen};
@@ -20,8 +20,8 @@ use kube::api::PartialObjectMeta;
 use slipway_agent_api::AGENT_PORT;
 use slipway_model::{ClusterSpec, MachineName, NodeVersions, PlanDigest};
 use slipway_plan::{
-    AgentFacts, ClusterFacts, EtcdFacts, Fact, InstanceRef, InstanceState, MachineRecord, MachineSecrets, Observed, PROBE_ETCD,
-    PreflightFacts, SecretFacts,
+    AgentFacts, Certificates, ClusterFacts, EtcdFacts, Fact, InstanceRef, InstanceState, MachineRecord, MachineSecrets, Observed,
+    PROBE_ETCD, PreflightFacts, SecretFacts,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -332,7 +332,7 @@ fn settled(agents: &BTreeMap<MachineName, AgentFacts>, wanted: &BTreeMap<Machine
 fn secret_facts(scene: &Scene, found: &[PartialObjectMeta<Secret>], now: Timestamp) -> SecretFacts {
     let of = |name: &str| found.iter().find(|s| s.name_any() == name);
     let fits = |name: &str, wanted: Option<String>| {
-        let secret = of(name).filter(|s| !secrets::is_due(s.annotations(), now));
+        let secret = of(name).filter(|s| !renewal::is_due(s.annotations(), now));
         secret.is_some_and(|s| wanted.is_some() && s.annotations().get(secrets::ISSUED_FOR) == wanted.as_ref())
     };
     let keys = scene.keys.as_ref().map(|k| k.fingerprint());
@@ -343,9 +343,12 @@ fn secret_facts(scene: &Scene, found: &[PartialObjectMeta<Secret>], now: Timesta
             (Some((_, address)), Some(endpoint), Some(keys)) => Some(secrets::certificates_for(&m.uid, &m.pool, *address, endpoint, keys)),
             _ => None,
         };
+        let issued = of(&secrets::machine_pki_name(name)).map(ResourceExt::annotations);
+        let fitting = issued.filter(|a| certificates.is_some() && a.get(secrets::ISSUED_FOR) == certificates.as_ref());
         MachineSecrets {
             bootstrap: fits(&secrets::bootstrap_name(name), Some(m.uid.clone())),
-            certificates: fits(&secrets::machine_pki_name(name), certificates),
+            certificates: fitting.map(|a| renewal::state_of(a, now)).unwrap_or_default(),
+            pressing: issued.is_some_and(|a| renewal::is_pressing(a, now)),
         }
     };
     SecretFacts {
@@ -364,7 +367,7 @@ fn left_secrets(scene: &Scene, found: &[PartialObjectMeta<Secret>]) -> SecretFac
         if let Some(machine) = machine {
             let bootstrap = name == secrets::bootstrap_name(&machine);
             let of = facts.machines.entry(machine).or_default();
-            if bootstrap { of.bootstrap = true } else { of.certificates = true }
+            if bootstrap { of.bootstrap = true } else { of.certificates = Certificates::Good }
         } else if name == secrets::kubeconfig_name(&scene.cluster.name) {
             facts.kubeconfig = true;
         } else {
@@ -389,7 +392,7 @@ async fn digests(
     let mut stale = vec![];
     for (name, machine) in &scene.machines {
         let secret = seen.secrets.iter().find(|s| s.name_any() == secrets::machine_pki_name(name));
-        let Some(secret) = secret.filter(|_| known.of(name).certificates && machine.instance.is_some()) else {
+        let Some(secret) = secret.filter(|_| known.of(name).certificates != Certificates::Missing && machine.instance.is_some()) else {
             memory.digests.remove(name);
             continue;
         };

@@ -258,7 +258,8 @@ fn up_to_date(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
     if !behind.is_empty() {
         let reason = if draft.observed.cluster.bootstrapped { Reason::Reconfiguring } else { Reason::Creating };
         let count = format!("not yet as the spec says: {}", behind.join(", "));
-        let about = |w: &&Wait| gravity(w.reason) == 4 && w.machine.as_ref().is_some_and(|n| behind.contains(&n.as_str()));
+        let says_why = |reason| gravity(reason) == 4 || matches!(reason, Reason::Paused | Reason::OutsideMaintenanceWindow);
+        let about = |w: &&Wait| says_why(w.reason) && w.machine.as_ref().is_some_and(|n| behind.contains(&n.as_str()));
         return match tell(waits.iter().filter(about)) {
             Some((graver, text)) => (Status::False, graver, format!("{count}: {text}")),
             None => (Status::False, reason, count),

@@ -33,6 +33,7 @@ mod pools;
 mod preflight;
 mod quorum;
 mod reasons;
+mod reconfigure;
 mod remediation;
 mod rollout;
 mod simulate;
@@ -66,11 +67,11 @@ pub use quorum::is_of as is_member_of;
 pub use reasons::Reason;
 pub use simulate::{Refused, seen, simulate};
 #[doc(hidden)]
-pub use simulate::{arrives, falls_back, what_runs};
+pub use simulate::{arrives, falls_back, renders, what_runs};
 pub use skew::{Running, SkewViolation, skew_allows, skew_violations};
 pub use types::{
-    ClusterFacts, Endpoint, Fact, Failure, InstanceRef, JoinRecord, MachineRecord, MachineSecrets, Observed, Ordinals, PoolRecord,
-    SecretFacts, StoppedRoll, UpgradeRecord, VersionChange,
+    Certificates, ClusterFacts, Endpoint, Fact, Failure, InstanceRef, JoinRecord, MachineRecord, MachineSecrets, Observed, Ordinals,
+    PoolRecord, SecretFacts, StoppedRoll, UpgradeRecord, VersionChange,
 };
 
 use jiff::Timestamp;

@@ -9,7 +9,8 @@ use crate::control_plane;
 use crate::draft::{BOOT_TIMEOUT, Draft};
 use crate::turn::Turn;
 use crate::{
-    Action, AgentFacts, AgentState, InstanceFacts, InstanceRef, InstanceState, MachineRecord, Reason, SecretFacts, dead, departure,
+    Action, AgentFacts, AgentState, Certificates, InstanceFacts, InstanceRef, InstanceState, MachineRecord, Reason, SecretFacts, dead,
+    departure, maintenance, reconfigure,
 };
 use slipway_model::PlanDigest;
 
@@ -64,10 +65,18 @@ fn exist<'a>(draft: &mut Draft<'a>, machine: &MachineRecord) -> Option<&'a Insta
     Some(instance)
 }
 
-/// Its leaf certificates, as soon as the names and addresses in them are known.
+/// Its leaf certificates, as soon as the names and addresses in them are known, and anew long before they end.
 fn certify(draft: &mut Draft<'_>, machine: &MachineRecord, secrets: &SecretFacts) {
     let named = !machine.is_control_plane() || draft.observed.cluster.endpoint.is_some();
-    if secrets.pki && named && !secrets.of(&machine.name).certificates {
+    if !secrets.pki || !named {
+        return;
+    }
+    let now = match secrets.of(&machine.name).certificates {
+        Certificates::Missing | Certificates::Overdue => true,
+        Certificates::Due => maintenance::may_change(draft, machine, "its certificates are renewed then"),
+        Certificates::Good => false,
+    };
+    if now {
         draft.start(Action::IssueCertificates { machine: machine.name.clone(), uid: machine.uid.clone() });
     }
 }
@@ -123,6 +132,9 @@ fn configure(draft: &mut Draft<'_>, machine: &MachineRecord, state: &AgentState,
     };
     match &state.accepted {
         Some(accepted) if accepted == wanted => settle(draft, machine, state, wanted),
+        Some(_) if reconfigure::is_held(draft, machine) => {
+            maintenance::may_change(draft, machine, "its configuration changes then");
+        }
         accepted => match turn.may_apply(draft, machine, accepted.as_ref()) {
             Ok(()) => draft.start(Action::ApplyPlan {
                 machine: machine.name.clone(),

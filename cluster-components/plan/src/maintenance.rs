@@ -3,9 +3,9 @@
 //! What was begun is finished in any case, and dead machines are replaced unless `healing: InWindows` says otherwise: only those ask here who are
 //! about to begin something that disturbs.
 
-use crate::Reason;
 use crate::draft::Draft;
 use crate::outcome::seconds;
+use crate::{MachineRecord, Reason};
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -34,16 +34,24 @@ pub fn maintenance_open(maintenance: &Maintenance, now: Timestamp) -> Result<(),
 /// Whether something that disturbs may begin now; notes what waits for which window otherwise.
 pub(crate) fn may_disturb(draft: &mut Draft<'_>, what: &str) -> bool {
     let since = draft.observed.cluster.created;
-    match maintenance_open(&draft.spec.maintenance, draft.now) {
-        Ok(()) => return true,
-        Err(Closed::Paused) => draft.wait(Reason::Paused, format!("spec.maintenance.paused to be taken back: {what}"), since),
-        Err(Closed::Until(None)) => draft.wait(Reason::OutsideMaintenanceWindow, format!("a maintenance window that opens: {what}"), since),
-        Err(Closed::Until(Some(at))) => {
+    closed(draft, what).map(|(reason, wait)| draft.wait(reason, wait, since)).is_none()
+}
+
+/// The same of something that disturbs this machine alone.
+pub(crate) fn may_change(draft: &mut Draft<'_>, machine: &MachineRecord, what: &str) -> bool {
+    closed(draft, what).map(|(reason, wait)| draft.wait_on(&machine.name, reason, wait, machine.created)).is_none()
+}
+
+/// What has to be waited for, if machines may not be disturbed now. Asks for another look when only time is missing.
+fn closed(draft: &mut Draft<'_>, what: &str) -> Option<(Reason, String)> {
+    match maintenance_open(&draft.spec.maintenance, draft.now).err()? {
+        Closed::Paused => Some((Reason::Paused, format!("spec.maintenance.paused to be taken back: {what}"))),
+        Closed::Until(None) => Some((Reason::OutsideMaintenanceWindow, format!("a maintenance window that opens: {what}"))),
+        Closed::Until(Some(at)) => {
             draft.look_at(at);
-            draft.wait(Reason::OutsideMaintenanceWindow, format!("the maintenance window that begins {}: {what}", seconds(at)), since);
+            Some((Reason::OutsideMaintenanceWindow, format!("the maintenance window that begins {}: {what}", seconds(at))))
         }
     }
-    false
 }
 
 /// Whether machines that are lost may be replaced now; notes what waits otherwise.

@@ -11,7 +11,7 @@
 use crate::dead::death;
 use crate::draft::{DEAD_AFTER, Draft};
 use crate::quorum::{Votes, member_of, owner};
-use crate::{Action, EtcdFacts, Fact, MachineRecord, MemberFacts, Reason, departure};
+use crate::{Action, Certificates, EtcdFacts, Fact, MachineRecord, MemberFacts, Reason, departure};
 use jiff::{SignedDuration, Timestamp};
 use slipway_model::MachineName;
 
@@ -141,7 +141,7 @@ fn join(draft: &mut Draft<'_>, votes: &Votes<'_>) -> bool {
 /// Claimed, heard, equipped, and in no way a member yet.
 fn is_candidate(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
     let founder = draft.observed.cluster.founders.contains(&machine.name);
-    let certified = draft.observed.secrets.known().is_some_and(|s| s.of(&machine.name).certificates);
+    let certified = draft.observed.secrets.known().is_some_and(|s| s.of(&machine.name).certificates != Certificates::Missing);
     machine.claimed
         && machine.join.is_none()
         && !founder

@@ -252,6 +252,12 @@ pub fn falls_back(world: &mut Observed, machine: &MachineName, now: Timestamp) {
     end_of_trial(world, machine, Some(("it was not reached", now)));
 }
 
+/// Machines are rendered otherwise from now on, all of them. For exploration.
+#[doc(hidden)]
+pub fn renders(world: &mut Observed, rendering: Option<&str>) {
+    render::all_otherwise(world, rendering);
+}
+
 /// What a machine is running, as its agent said last: what it was told, and what it ran before where it is still under way. For the tests' invariants.
 #[doc(hidden)]
 #[must_use]

@@ -2,7 +2,7 @@
 
 use crate::draft::{Draft, PROBE_API_SERVER, PROBE_ETCD};
 use crate::quorum::{Votes, member_of};
-use crate::{MachineRecord, Reason, dead, departure, rollout};
+use crate::{MachineRecord, Reason, dead, departure, reconfigure, rollout};
 use slipway_model::{MachineName, PlanDigest, PoolName};
 
 /// Who may be configured in this pass.
@@ -88,7 +88,7 @@ fn control_plane<'a>(draft: &Draft<'a>) -> Option<&'a MachineName> {
     match group.iter().find(|m| m.retiring) {
         Some(retiring) => {
             let others_well = group.iter().all(|m| m.name == retiring.name || well(m));
-            Some(&retiring.name).filter(|_| others_well && is_stale(draft, retiring))
+            Some(&retiring.name).filter(|_| others_well && may_change(draft, retiring))
         }
         None => pick(draft, &group, well).filter(|name| !bootstrapped || may_restart(draft, name)),
     }
@@ -105,18 +105,20 @@ fn may_restart(draft: &Draft<'_>, name: &MachineName) -> bool {
     member.is_none_or(|m| votes.count() == 1 || votes.bear_its_loss(m))
 }
 
-/// Whether a machine was told something else than what it should be told now.
-fn is_stale(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
+/// Whether a machine was told something else than what it should be told now, and may be told it at this hour. Who has to wait keeps nobody else waiting.
+fn may_change(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
     let accepted = draft.heard(&machine.name).and_then(|s| s.accepted.as_ref());
-    accepted.is_some() && draft.observed.wanted.get(&machine.name).is_some_and(|w| Some(w) != accepted)
+    accepted.is_some()
+        && draft.observed.wanted.get(&machine.name).is_some_and(|w| Some(w) != accepted)
+        && !reconfigure::is_held(draft, machine)
 }
 
 /// The machine of a group whose configuration may be changed: only when all others are well. One that is ill itself comes first: the change may cure it.
 fn pick<'a>(draft: &Draft<'a>, group: &[&'a MachineRecord], well: impl Fn(&MachineRecord) -> bool) -> Option<&'a MachineName> {
     let ill: Vec<&&MachineRecord> = group.iter().filter(|m| !well(m)).collect();
     match ill.as_slice() {
-        [] => group.iter().find(|m| is_stale(draft, m)).map(|m| &m.name),
-        [one] => Some(&one.name).filter(|_| is_stale(draft, one)),
+        [] => group.iter().find(|m| may_change(draft, m)).map(|m| &m.name),
+        [one] => Some(&one.name).filter(|_| may_change(draft, one)),
         _ => None,
     }
 }

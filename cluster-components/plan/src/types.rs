@@ -207,8 +207,24 @@ impl SecretFacts {
 pub struct MachineSecrets {
     /// `<machine>-bootstrap`: one-time token and the frozen user data.
     pub bootstrap: bool,
-    /// The machine's leaf certificates, valid for its addresses (and the endpoint, for a control plane).
-    pub certificates: bool,
+    /// The machine's leaf certificates.
+    pub certificates: Certificates,
+    /// The certificates before these, which the machine may still have, are in the last tenth of their life: what it is told now waits for no window.
+    pub pressing: bool,
+}
+
+/// A machine's leaf certificates: for its addresses (and the endpoint, for a control plane), or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub enum Certificates {
+    /// There are none that are valid for what the machine is.
+    #[default]
+    Missing,
+    /// More than a third of their life is left.
+    Good,
+    /// A third is left. Other certificates are another configuration, which restarts what uses them: they are renewed when machines may be disturbed.
+    Due,
+    /// A tenth is left: they are renewed whatever the hour.
+    Overdue,
 }
 
 /// A NodePool object.

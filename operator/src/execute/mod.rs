@@ -13,6 +13,7 @@ mod cloud;
 mod machines;
 mod membership;
 mod records;
+pub mod renewal;
 mod scene;
 pub mod secrets;
 mod versions;

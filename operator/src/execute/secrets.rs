@@ -10,13 +10,13 @@
 //! None carries an ownerReference, or an orphaned cluster would lose them. What a Secret was issued for stands in an annotation, so that a pass sees from
 //! metadata alone whether it still fits.
 
+use super::renewal::{LAST_TENTH, RENEW_AT, REPLACED_LAST_TENTH, is_due, last_tenth, replaced_last_tenth};
 use super::{EffectError, Scene};
 use crate::api::call;
 use crate::artifacts::AGENT;
 use crate::clock;
 use crate::context::{CloudAccess, Context, FIELD_MANAGER, FINALIZER, LABEL_CLUSTER, LABEL_MACHINE};
 use crate::render;
-use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams, Preconditions};
@@ -31,8 +31,6 @@ use std::net::Ipv4Addr;
 
 /// Annotation: what a Secret was issued for.
 pub const ISSUED_FOR: &str = "slipway.dev/issued-for";
-/// Annotation: when its certificates should be made anew.
-pub const RENEW_AT: &str = "slipway.dev/renew-at";
 
 /// Data of a Secret, as `slipway-pki` takes and gives it.
 pub type Data = BTreeMap<String, Vec<u8>>;
@@ -99,14 +97,14 @@ async fn issue(
     scene: &Scene,
     name: &str,
     machine: Option<&MachineName>,
-    notes: [(&str, String); 2],
+    notes: &[(&str, String)],
     data: Data,
 ) -> Result<(), EffectError> {
     let secrets = api(context, &scene.cluster.namespace);
     let what = || format!("create Secret {name}");
     let mut labels = BTreeMap::from([(LABEL_CLUSTER.to_owned(), scene.cluster.name.clone())]);
     labels.extend(machine.map(|m| (LABEL_MACHINE.to_owned(), m.to_string())));
-    let annotations: BTreeMap<_, _> = notes.into_iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| (k.to_owned(), v)).collect();
+    let annotations: BTreeMap<_, _> = notes.iter().filter(|(_, v)| !v.is_empty()).map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
     let mut secret = Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
@@ -135,21 +133,16 @@ async fn issue(
     if fits {
         return Ok(());
     }
+    let replaced = replaced_last_tenth(found.annotations(), clock::now());
+    secret.metadata.annotations.get_or_insert_default().extend(replaced.map(|tenth| (REPLACED_LAST_TENTH.to_owned(), tenth)));
     secret.metadata.resource_version.clone_from(&found.metadata.resource_version);
     call(secrets.replace(name, &manager, &secret)).await.map_err(EffectError::api(format!("replace Secret {name}")))?;
     Ok(())
 }
 
-/// Whether a Secret's certificates should be made anew.
-#[must_use]
-pub fn is_due(annotations: &BTreeMap<String, String>, now: Timestamp) -> bool {
-    annotations.get(RENEW_AT).and_then(|at| at.parse::<Timestamp>().ok()).is_some_and(|at| at <= now)
-}
-
 pub async fn create_pki(context: &Context, scene: &Scene) -> Result<(), EffectError> {
     let pki = ClusterPki::generate(&scene.cluster.name, clock::now()).map_err(EffectError::own)?;
-    let notes = [(ISSUED_FOR, String::new()), (RENEW_AT, String::new())];
-    issue(context, scene, &pki_name(&scene.cluster.name), None, notes, pki.to_secret()).await
+    issue(context, scene, &pki_name(&scene.cluster.name), None, &[], pki.to_secret()).await
 }
 
 pub async fn issue_bootstrap(context: &Context, scene: &Scene, machine: &MachineName, uid: &str) -> Result<(), EffectError> {
@@ -159,7 +152,7 @@ pub async fn issue_bootstrap(context: &Context, scene: &Scene, machine: &Machine
         UserData { machine_uid: uid, name: machine, cluster_uid: &scene.key.uid, token: token.expose_secret(), agent: &agent }.render();
     let data =
         BTreeMap::from([("token".to_owned(), token.expose_secret().as_bytes().to_vec()), ("user-data".to_owned(), script.into_bytes())]);
-    issue(context, scene, &bootstrap_name(machine), Some(machine), [(ISSUED_FOR, uid.to_owned()), (RENEW_AT, String::new())], data).await
+    issue(context, scene, &bootstrap_name(machine), Some(machine), &[(ISSUED_FOR, uid.to_owned())], data).await
 }
 
 /// 256 random bits, hexadecimal.
@@ -199,8 +192,9 @@ pub async fn issue_certificates(context: &Context, scene: &Scene, machine: &Mach
         put_cloud(&mut data, &context.identities.issue(&scene.key.uid).await?);
     }
     let issued_for = certificates_for(uid, pool, address, endpoint, keys.fingerprint());
-    let notes = [(ISSUED_FOR, issued_for), (RENEW_AT, leaves.renew_at().to_string())];
-    issue(context, scene, &machine_pki_name(machine), Some(machine), notes, data).await
+    let (renew_at, last_tenth) = (leaves.renew_at(), last_tenth(leaves.renew_at(), leaves.expires()));
+    let notes = [(ISSUED_FOR, issued_for), (RENEW_AT, renew_at.to_string()), (LAST_TENTH, last_tenth)];
+    issue(context, scene, &machine_pki_name(machine), Some(machine), &notes, data).await
 }
 
 fn put_cloud(data: &mut Data, access: &CloudAccess) {
@@ -228,7 +222,7 @@ pub async fn write_kubeconfig(context: &Context, scene: &Scene) -> Result<(), Ef
     let value = leaves.kubeconfig(&scene.cluster.name, &format!("https://{endpoint}"), &keys.pki);
     let data = BTreeMap::from([("value".to_owned(), value.expose_secret().as_bytes().to_vec())]);
     let notes = [(ISSUED_FOR, kubeconfig_for(endpoint, keys.fingerprint())), (RENEW_AT, leaves.admin.renew_at().to_string())];
-    issue(context, scene, &kubeconfig_name(&scene.cluster.name), None, notes, data).await
+    issue(context, scene, &kubeconfig_name(&scene.cluster.name), None, &notes, data).await
 }
 
 pub async fn drop_bootstrap(context: &Context, scene: &Scene, machine: &MachineName) -> Result<(), EffectError> {

@@ -8,8 +8,9 @@ use kube::ResourceExt;
 use slipway_crds::{Cluster, EtcdMember, Machine, MachineRole, MachineStatus, NodePool};
 use slipway_model::{ClusterSpec, MachineName, PlanDigest};
 use slipway_plan::{
-    AgentBuild, AgentFacts, AgentState, CloudFacts, EtcdFacts, Fact, InstanceFacts, InstanceState, LoadBalancerFacts, MachineRecord,
-    MachineSecrets, MemberFacts, MemberId, MemberStatus, NodeFacts, Observed, ProbeFacts, RefusedBuild, SecretFacts, Trouble,
+    AgentBuild, AgentFacts, AgentState, Certificates, CloudFacts, EtcdFacts, Fact, InstanceFacts, InstanceState, LoadBalancerFacts,
+    MachineRecord, MachineSecrets, MemberFacts, MemberId, MemberStatus, NodeFacts, Observed, ProbeFacts, RefusedBuild, SecretFacts,
+    Trouble,
 };
 
 /// What is there of a cluster before the change.
@@ -113,8 +114,11 @@ fn etcd(cluster: &Cluster, machines: &[(MachineRecord, &Machine)]) -> EtcdFacts 
 }
 
 fn secrets(world: &Observed, machines: &[(MachineRecord, &Machine)]) -> SecretFacts {
-    let of =
-        |record: &MachineRecord| MachineSecrets { bootstrap: !record.claimed && record.instance.is_some(), certificates: record.claimed };
+    let of = |record: &MachineRecord| MachineSecrets {
+        bootstrap: !record.claimed && record.instance.is_some(),
+        certificates: if record.claimed { Certificates::Good } else { Certificates::Missing },
+        pressing: false,
+    };
     SecretFacts {
         pki: world.cluster.finalizer,
         kubeconfig: world.cluster.bootstrapped,

@@ -2,7 +2,7 @@
 
 use super::well::ill;
 use crate::draft::Draft;
-use crate::{Action, MachineRecord, drain, maintenance};
+use crate::{Action, MachineRecord, drain, maintenance, reconfigure};
 use jiff::SignedDuration;
 use slipway_model::MachineVersions;
 
@@ -51,7 +51,9 @@ pub(crate) fn release(draft: &mut Draft<'_>, stopped: bool) {
             continue;
         };
         let done = super::target(draft, machine).is_none_or(|to| to.node == machine.versions.node);
-        if (done || held) && ill(draft, machine).is_none() && !draft.is_taken(&machine.name) {
+        // One that has to wait with another configuration does its work meanwhile.
+        let works = ill(draft, machine).is_none() || reconfigure::is_held(draft, machine);
+        if (done || held) && works && !draft.is_taken(&machine.name) {
             let because = match done {
                 true => format!("its kubelet is {} and its Node is Ready", machine.versions.node.kubelet),
                 false => "its machine may not be changed now".to_owned(),

@@ -1,7 +1,7 @@
 //! Whether a machine is well, and has been for long enough that the next one may be touched.
 
 use crate::draft::{Draft, PROBE_API_SERVER, PROBE_ETCD};
-use crate::{AgentFacts, MachineRecord, Reason};
+use crate::{AgentFacts, MachineRecord, Reason, reconfigure};
 use jiff::{SignedDuration, Timestamp};
 
 /// What a machine lacks to be well.
@@ -39,6 +39,10 @@ pub(crate) fn ill(draft: &Draft<'_>, machine: &MachineRecord) -> Option<Ill> {
     if !is_settled(draft, machine) {
         return match &state.trouble {
             Some(t) => Ill::new(Reason::ConfigurationTroubled, format!("its configuration to become real ({})", t.message), t.since),
+            // It does all that it was told: what it is not told yet is no step's failure.
+            None if reconfigure::is_held(draft, machine) => {
+                Ill::new(Reason::ApplyingConfiguration, "its configuration to become real, when machines may be disturbed", draft.now)
+            }
             None => Ill::new(Reason::ApplyingConfiguration, "its configuration to become real", told),
         };
     }

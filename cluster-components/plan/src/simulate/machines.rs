@@ -1,10 +1,11 @@
 //! Machine objects, their Secrets, and their agents.
 
 use super::agents::first_build;
-use super::render::{again, state};
+use super::render::{again, renew, state};
 use super::{Refused, check, etcd_now, record, record_mut, secrets_of};
 use crate::{
-    Action, AgentFacts, AgentState, EtcdFacts, Fact, MachineRecord, Observed, Removal, Running, VersionChange, is_no_member, skew_allows,
+    Action, AgentFacts, AgentState, Certificates, EtcdFacts, Fact, MachineRecord, Observed, Removal, Running, VersionChange, is_no_member,
+    skew_allows,
 };
 use jiff::Timestamp;
 use slipway_model::{MachineName, MachineVersions, PlanDigest};
@@ -45,7 +46,14 @@ pub(super) fn machine(world: &mut Observed, action: &Action, now: Timestamp) -> 
         }
         Action::IssueCertificates { machine, uid } => {
             record_mut(world, machine, uid)?;
-            secrets_of(world, machine)?.certificates = true;
+            let secrets = secrets_of(world, machine)?;
+            let renewed = !matches!(secrets.certificates, Certificates::Missing | Certificates::Good);
+            // Where the last ones were overdue, so is that they are used.
+            secrets.pressing = secrets.certificates == Certificates::Overdue;
+            secrets.certificates = Certificates::Good;
+            if renewed {
+                renew(world, machine);
+            }
         }
         Action::DropBootstrap { machine } => secrets_of(world, machine)?.bootstrap = false,
         Action::Claim { machine, uid, .. } => {

@@ -1,7 +1,7 @@
 //! Stands for rendering: what a machine is told has a digest as soon as all that it is made of is known, and the digest says in words what that is.
 
 use crate::simulate::record;
-use crate::{AgentFacts, AgentState, Fact, MachineRecord, Observed};
+use crate::{AgentFacts, AgentState, Certificates, Fact, MachineRecord, Observed};
 use slipway_model::{ControlPlaneVersions, MachineName, MachineVersions, NodeVersions, PlanDigest};
 
 /// Gives every machine its digest that can have one and has none yet.
@@ -14,16 +14,52 @@ pub(crate) fn render(world: &mut Observed) {
 
 /// Renders a machine anew, after something that it is made of has changed.
 pub(super) fn again(world: &mut Observed, name: &MachineName) {
+    let own = world.wanted.get(name);
+    // All are rendered alike; certificates are each one's own.
+    let of_all = || world.wanted.values().find_map(|digest| part(digest, RENDERING));
+    let rendering = own.map_or_else(of_all, |digest| part(digest, RENDERING)).map(str::to_owned);
+    let renewed = own.is_some_and(|digest| part(digest, RENEWED).is_some());
+    write(world, name, rendering.as_deref(), renewed);
+}
+
+/// Renders every machine anew, from something that no record says: a proxy mode, or what a newer operator does otherwise. For exploration.
+pub(super) fn all_otherwise(world: &mut Observed, rendering: Option<&str>) {
+    let names: Vec<MachineName> = world.wanted.keys().cloned().collect();
+    for name in names {
+        let renewed = world.wanted.get(&name).is_some_and(|digest| part(digest, RENEWED).is_some());
+        write(world, &name, rendering, renewed);
+    }
+}
+
+/// Renders a machine with other certificates than before.
+pub(super) fn renew(world: &mut Observed, name: &MachineName) {
+    let Some(own) = world.wanted.get(name) else { return };
+    let (rendering, renewed) = (part(own, RENDERING).map(str::to_owned), part(own, RENEWED).is_some());
+    write(world, name, rendering.as_deref(), !renewed);
+}
+
+/// Of a digest that was made here: what it was rendered from beside its record.
+const RENDERING: &str = "rendering ";
+/// See [`RENDERING`]: its certificates were renewed an odd number of times.
+const RENEWED: &str = "renewed";
+
+fn part<'w>(digest: &'w PlanDigest, what: &str) -> Option<&'w str> {
+    digest.0.split(", ").find_map(|part| part.strip_prefix(what))
+}
+
+fn write(world: &mut Observed, name: &MachineName, rendering: Option<&str>, renewed: bool) {
     let Some(machine) = record(world, name).filter(|m| can_be_rendered(world, m)) else { return };
     let joined = machine.join.as_ref().map(|j| format!(", member {} of {}", j.member, j.members.len())).unwrap_or_default();
     let retiring = if machine.retiring { ", retiring" } else { "" };
-    let digest = PlanDigest(format!("configuration of {name}: {}{joined}{retiring}", machine.versions));
+    let rendering = rendering.map(|r| format!(", {RENDERING}{r}")).unwrap_or_default();
+    let renewed = if renewed { format!(", {RENEWED}") } else { String::new() };
+    let digest = PlanDigest(format!("configuration of {name}: {}{joined}{retiring}{rendering}{renewed}", machine.versions));
     world.wanted.insert(name.clone(), digest);
 }
 
 fn can_be_rendered(world: &Observed, machine: &MachineRecord) -> bool {
     let (Fact::Known(machines), Fact::Known(secrets)) = (&world.machines, &world.secrets) else { return false };
-    let made_of = secrets.pki && secrets.of(&machine.name).certificates && world.cluster.endpoint.is_some();
+    let made_of = secrets.pki && secrets.of(&machine.name).certificates != Certificates::Missing && world.cluster.endpoint.is_some();
     let founders = &world.cluster.founders;
     let addressed = |name: &MachineName| machines.iter().any(|m| m.name == *name && m.instance.is_some());
     // Later on a founder is rendered from what was recorded of all of them.

@@ -6,7 +6,7 @@ use slipway_model::{
     Allow, ClusterSpec, ControlPlane, ControlPlaneVersions, DeletionPolicy, HealthCheck, KubernetesVersion, MachineVersions, Maintenance,
     Network, NodeVersions, Pace, Pool, PoolUpgrade, Provider, ProxyMode, Strategy,
 };
-use slipway_plan::{Fact, Observed, PreflightFacts, happen, happenings, outlook, plan, seen, simulate};
+use slipway_plan::{Fact, Observed, PreflightFacts, happen, happenings, outlook, plan, renders, seen, simulate};
 use std::collections::BTreeMap;
 
 /// When every test happens.
@@ -95,6 +95,12 @@ pub fn revised(mut spec: ClusterSpec) -> ClusterSpec {
     spec
 }
 
+/// The same cluster, whose machines are told something else though no version changes.
+pub fn rerendered(mut spec: ClusterSpec) -> ClusterSpec {
+    spec.network.proxy_mode = ProxyMode::Iptables;
+    spec
+}
+
 /// An empty world.
 pub fn nothing() -> Observed {
     let mut world = Observed::nothing("uid-of-demo", now());
@@ -106,6 +112,8 @@ pub fn nothing() -> Observed {
 pub fn look(spec: &ClusterSpec, world: &mut Observed) {
     world.wanted_addons = format!("addons for {}", spec.kubernetes_version);
     world.preflight = Fact::Known(PreflightFacts { to: Some(spec.control_plane.versions), ..PreflightFacts::default() });
+    // What no record says.
+    renders(world, (spec.network.proxy_mode != ProxyMode::Nftables).then_some("for another kube-proxy"));
 }
 
 /// One fault-free pass: what is planned is done, and everything that can happen happens. Says whether anything moved.

@@ -1,6 +1,6 @@
 //! Exhaustive exploration of small lives with stateright. Prints what was explored.
 
-use crate::build::{at, complete, nothing, now, patched, revised, settled, spec, upgraded};
+use crate::build::{at, complete, nothing, now, patched, rerendered, revised, settled, spec, upgraded};
 use crate::faults::{Budget, Loss, NONE};
 use crate::invariants::{always, refused};
 use crate::life::{Grain, Life, Moment, Step, hash, records, rests, thorough};
@@ -399,19 +399,24 @@ fn in_window(mut spec: ClusterSpec, open: bool) -> ClusterSpec {
 
 #[test]
 fn an_upgrade_is_paused_and_goes_on_at_every_step() {
-    for (old, next) in [(spec(3, 0), upgraded(spec(3, 0))), (spec(1, 2), upgraded(spec(1, 2))), (spec(3, 0), revised(spec(3, 0)))] {
+    let (planes, pool) = (spec(3, 0), spec(1, 2));
+    let rolls = [(&planes, upgraded(planes.clone())), (&pool, upgraded(pool.clone())), (&planes, revised(planes.clone()))];
+    let others = [(&planes, rerendered(planes.clone())), (&pool, rerendered(pool.clone()))];
+    for (old, next) in rolls.into_iter().chain(others) {
+        let old = old.clone();
         let begin = complete(&old);
         let wide = (Grain::Coarse, Budget { crashes: 1, failing: 1, ..NONE });
         let title = format!("roll {}+{}", old.control_plane.replicas, old.pools.first().map_or(0, |p| p.replicas.unwrap()));
         let anywhere = life(vec![old.clone(), next.clone()], begin.clone(), Budget { crashes: 1, ..NONE }, Some(wide)).paused_anywhere();
         explore(&format!("{title}, paused anywhere"), anywhere);
-        // By hand, and by the hour; and what is begun in a window may end after it.
-        let by_hand = vec![old.clone(), next.clone(), paused(next.clone()), next.clone()];
+        // By hand, and by the hour; and what is begun in a window may end after it. Meanwhile machines come to be told something else.
+        let other = rerendered(next.clone());
+        let by_hand = vec![old.clone(), next.clone(), paused(other.clone()), other.clone()];
         explore(
             &format!("{title}, pause it and go on"),
             life(by_hand, begin.clone(), NONE, Some((Grain::Coarse, Budget { crashes: 1, ..NONE }))),
         );
-        let hours = [false, true, false, true].map(|open| in_window(next.clone(), open));
+        let hours = [(&next, false), (&next, true), (&other, false), (&other, true)].map(|(spec, open)| in_window(spec.clone(), open));
         let by_hour = std::iter::once(in_window(old, false)).chain(hours).collect();
         explore(&format!("{title}, window after window"), life(by_hour, begin, NONE, Some((Grain::Coarse, Budget { crashes: 1, ..NONE }))));
     }
@@ -421,12 +426,14 @@ fn an_upgrade_is_paused_and_goes_on_at_every_step() {
 fn the_dead_are_replaced_whatever_the_hour_unless_healing_waits_for_windows() {
     for healing in [Healing::Always, Healing::InWindows] {
         for old in [spec(3, 0), spec(1, 2)] {
+            // Its machines come to be told something else when nobody may be disturbed.
+            let other = rerendered(old.clone());
             let with = |mut spec: ClusterSpec| {
                 spec.maintenance.healing = healing;
                 spec
             };
-            let hours =
-                vec![with(in_window(old.clone(), false)), with(in_window(old.clone(), true)), with(paused(old.clone())), with(old.clone())];
+            let hours = vec![in_window(old.clone(), false), in_window(other.clone(), false), paused(other.clone()), in_window(other, true)];
+            let hours = hours.into_iter().map(with).collect();
             let budget = Budget { losses: 1, ..NONE };
             let wide = (Grain::Coarse, Budget { losses: 1, crashes: 1, ..NONE });
             let title = format!("heal {}+{}, {healing:?}", old.control_plane.replicas, old.pools.len() * 2);

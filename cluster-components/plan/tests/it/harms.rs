@@ -229,6 +229,10 @@ fn hour(moved: &Moved<'_>) -> Option<&'static str> {
     };
     let begins = match action {
         Action::SetVersions { .. } => !stopped,
+        Action::ApplyPlan { machine, expected: Some(_), .. } => !stopped && reconfigures(spec, before, machine),
+        Action::IssueCertificates { machine, .. } => {
+            before.secrets.known().unwrap().of(machine).certificates == slipway_plan::Certificates::Due
+        }
         Action::Cordon { returns, .. } => *returns,
         Action::RecordUpgrade { from, to } => from.is_none() && to.is_some(),
         Action::DeleteMachine { machine, why: Removal::Outdated, .. } => record(before, machine).is_some_and(serves),
@@ -242,6 +246,18 @@ fn hour(moved: &Moved<'_>) -> Option<&'static str> {
     }
     let heals = matches!(action, Action::DeleteMachine { why: Removal::Dead, .. });
     (heals && spec.maintenance.healing == Healing::InWindows).then_some("where healing waits for windows, nothing is replaced outside them")
+}
+
+/// Whether a machine that does all that it was told, and was told no versions, is told something else.
+fn reconfigures(spec: &ClusterSpec, world: &Observed, machine: &MachineName) -> bool {
+    let (Some(record), Some(state)) = (record(world, machine), world.agents.get(machine).and_then(AgentFacts::heard)) else { return false };
+    let follows = what_runs(world, machine) != [record.versions];
+    let patience = jiff::SignedDuration::from_secs(i64::from(spec.pace.step_timeout_seconds));
+    let in_step = record.changed.as_ref().is_some_and(|c| crate::build::now() < c.at + patience);
+    let node = world.nodes.known().unwrap().iter().find(|n| n.machine.as_ref() == Some(machine));
+    let ill = state.applied != state.accepted || state.probes.values().any(|p| !p.healthy) || node.is_none_or(|n| !n.ready);
+    let pressing = world.secrets.known().unwrap().of(machine).pressing;
+    !follows && !in_step && !ill && !pressing && !record.retiring
 }
 
 /// Workers that do their work stay enough, but for what their owner takes away.

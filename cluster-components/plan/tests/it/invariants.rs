@@ -191,6 +191,7 @@ pub fn at_rest(spec: &ClusterSpec, world: &Observed) -> Result<(), String> {
         ("an instance without a record", strays(world)),
         ("etcd's members are not its machines", !members_are_machines(spec, world)),
         ("versions", !versions_are_right(spec, world)),
+        ("another configuration", !configurations_are_right(world)),
         ("an upgrade that is not over", world.cluster.upgrade.is_some()),
         ("an agent of another build", !agents_are_right(world)),
         ("a cordoned Node", records(world).iter().any(|m| cordoned(world, m))),
@@ -217,8 +218,8 @@ fn held_cleanly(spec: &ClusterSpec, world: &Observed, plan: &Plan) -> Result<(),
     let heals = spec.maintenance.healing == Healing::Always;
     let lives = |m: &MachineRecord| world.agents.get(&m.name).is_some_and(|a| a.heard().is_some());
     let half = |m: &MachineRecord| {
-        let applied = world.agents.get(&m.name).and_then(AgentFacts::heard).and_then(|s| s.applied.as_ref());
-        lives(m) && applied != world.wanted.get(&m.name)
+        let state = world.agents.get(&m.name).and_then(AgentFacts::heard);
+        lives(m) && (state.is_none_or(|s| s.applied != s.accepted || s.applied.is_none()) || what_runs(world, &m.name) != [m.versions])
     };
     let wrong = [
         ("a machine that is half changed", records(world).iter().any(half)),
@@ -280,6 +281,15 @@ fn versions_are_right(spec: &ClusterSpec, world: &Observed) -> bool {
     let pool = |m: &MachineRecord| spec.pools.iter().find(|p| p.name == m.pool).map(|p| (p.versions, p.revision.clone()));
     let target = |m: &MachineRecord| if m.is_control_plane() { Some((planes.versions, planes.revision.clone())) } else { pool(m) };
     let right = |m: &MachineRecord| target(m) == Some((m.versions, m.revision.clone())) && what_runs(world, &m.name) == [m.versions];
+    records(world).iter().all(right)
+}
+
+/// What every machine made real is what is rendered for it.
+fn configurations_are_right(world: &Observed) -> bool {
+    let right = |m: &MachineRecord| {
+        let wanted = world.wanted.get(&m.name);
+        world.agents.get(&m.name).and_then(AgentFacts::heard).is_some_and(|s| wanted.is_some() && s.applied.as_ref() == wanted)
+    };
     records(world).iter().all(right)
 }
 
