@@ -85,7 +85,11 @@ async fn an_upgrade_begins_when_nothing_speaks_against_it_and_its_snapshot_is_co
     house.agents.workload.set_metrics(used);
     house.api.patch("slipway.dev/clusters", "default", "demo", json!({"spec": {"kubernetesVersion": "v1.37.2"}}));
     let told = |words: &str| house.api.get("slipway.dev/clusters", "demo").unwrap()["status"].to_string().contains(words);
-    house.until("the API in use is named", || told("batch/v1beta1 cronjobs is in use and not served by v1.37.2 any more")).await;
+    house
+        .until("the API in use is named", || {
+            told("batch/v1beta1 cronjobs was used since the API servers were started and is not served by v1.37.2 any more")
+        })
+        .await;
     assert_eq!(house.api.all("slipway.dev/etcdsnapshots"), Vec::<Value>::new());
 
     house.agents.workload.set_metrics("");
