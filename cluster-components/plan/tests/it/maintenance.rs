@@ -221,7 +221,10 @@ fn those_that_were_told_versions_retire_are_ill_or_lose_their_certificates_do_no
 
 #[test]
 fn what_waits_for_a_window_is_no_failed_step() {
-    let (spec, mut world) = reconfigured();
+    // A worker that is alone in its pool waits for nobody else.
+    let mut world = complete(&spec(1, 1));
+    let spec = rerendered(spec(1, 1));
+    look(&spec, &mut world);
     // They followed their last step a while ago, which is not forgotten yet.
     let at = now() - SignedDuration::from_secs(200);
     for machine in world.machines.known_mut().unwrap() {
