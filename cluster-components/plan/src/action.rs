@@ -247,7 +247,8 @@ pub enum Action {
         machine: MachineName,
     },
     /// Hands the agent its rendered plan. Safe to repeat: compare-and-swap on the digest last accepted, by uid and epoch.
-    /// Check at the target: what is rendered now still has the digest `wanted`; and where a control plane gets its first (`expected` is `None`), that
+    /// Check at the target: what is rendered now still has the digest `wanted`; with all Machines as read now no version skew is broken by its following
+    /// what it was told; and where a control plane gets its first (`expected` is `None`), that
     /// the Cluster is not recorded as bootstrapped, or that its Machine records a join, is not being deleted, and etcd's member of that id is a learner
     /// that has never started.
     ApplyPlan {

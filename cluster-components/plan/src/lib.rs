@@ -68,7 +68,7 @@ pub use reasons::Reason;
 pub use simulate::{Refused, seen, simulate};
 #[doc(hidden)]
 pub use simulate::{arrives, falls_back, renders, what_runs};
-pub use skew::{Running, SkewViolation, skew_allows, skew_violations};
+pub use skew::{Running, SkewViolation, skew_allows, skew_lets_follow, skew_violations};
 pub use types::{
     Certificates, ClusterFacts, Endpoint, Fact, Failure, InstanceRef, JoinRecord, MachineRecord, MachineSecrets, Observed, Ordinals,
     PoolRecord, SecretFacts, StoppedRoll, UpgradeRecord, VersionChange,

@@ -10,7 +10,7 @@ use crate::draft::{BOOT_TIMEOUT, Draft};
 use crate::turn::Turn;
 use crate::{
     Action, AgentFacts, AgentState, Certificates, InstanceFacts, InstanceRef, InstanceState, MachineRecord, Reason, SecretFacts, dead,
-    departure, maintenance, reconfigure,
+    departure, maintenance, reconfigure, rollout,
 };
 use slipway_model::PlanDigest;
 
@@ -136,12 +136,13 @@ fn configure(draft: &mut Draft<'_>, machine: &MachineRecord, state: &AgentState,
             maintenance::may_change(draft, machine, "its configuration changes then");
         }
         accepted => match turn.may_apply(draft, machine, accepted.as_ref()) {
-            Ok(()) => draft.start(Action::ApplyPlan {
+            Ok(()) if rollout::may_follow(draft, machine, accepted.is_some()) => draft.start(Action::ApplyPlan {
                 machine: machine.name.clone(),
                 uid: machine.uid.clone(),
                 expected: accepted.clone(),
                 wanted: wanted.clone(),
             }),
+            Ok(()) => {}
             Err((reason, what)) => draft.wait_on(&machine.name, reason, what, machine.created),
         },
     }

@@ -159,6 +159,25 @@ pub fn skew_allows(machines: &[Running], machine: &MachineName, to: MachineVersi
     broken.map_or(Ok(()), Err)
 }
 
+/// Whether a machine may begin to run what it was told last: whoever told it looked before, but a call that was late may have come through since others
+/// went back. `begun`: it runs something already, which is what it was told before.
+pub fn skew_lets_follow(machines: &[Running], machine: &MachineName, begun: bool) -> Result<(), SkewViolation> {
+    let with = |versions: Option<BTreeSet<MachineVersions>>| {
+        let others = machines.iter().filter(|m| m.machine != *machine).cloned();
+        let it = versions.map(|versions| Running { machine: machine.clone(), versions, before: None });
+        skew_violations(&others.chain(it).collect::<Vec<_>>())
+    };
+    let Some(told) = machines.iter().find(|m| m.machine == *machine) else { return Ok(()) };
+    // What was never changed is only rendered anew.
+    let now = match (begun, told.before) {
+        (true, None) => return Ok(()),
+        (true, Some(before)) => Some(BTreeSet::from([before])),
+        (false, _) => None,
+    };
+    let already = with(now);
+    with(Some(told.versions.clone())).into_iter().find(|v| !already.contains(v)).map_or(Ok(()), Err)
+}
+
 fn api_servers(machines: &[Running], broken: &mut BTreeSet<SkewViolation>) {
     let all = || machines.iter().flat_map(|m| m.api_servers().map(move |v| (v, &m.machine)));
     // Each pair by itself: one that is broken already hides no other.

@@ -16,7 +16,9 @@ use slipway_agent_api::AGENT_PORT;
 use slipway_cloud_api::InstanceState;
 use slipway_crds::{Cluster, Machine, NodePool};
 use slipway_model::{DeletionPolicy, MachineName, MachineVersions, PoolName};
-use slipway_plan::{ClusterFacts, EtcdFacts, Fact, MachineRecord, NodeFacts, Running, is_no_member, may_be_deleted, skew_allows};
+use slipway_plan::{
+    ClusterFacts, EtcdFacts, Fact, MachineRecord, NodeFacts, Running, is_no_member, may_be_deleted, skew_allows, skew_lets_follow,
+};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
@@ -78,6 +80,14 @@ pub fn versions_may_change(scene: &Scene, machines: &[MachineRecord], name: &Mac
         Some(other) => refuse(format!("{} is half changed", other.name)),
         None => Ok(()),
     }
+}
+
+/// A machine may begin to run what it was told: the call that told it may have come through late. One that was never told anything else is not asked about
+/// unless it runs nothing yet.
+pub async fn may_follow(context: &Context, scene: &Scene, name: &MachineName, begun: bool) -> Result<(), EffectError> {
+    let machines = machines(context, scene).await?;
+    let running: Vec<Running> = machines.iter().map(|m| Running::of(m, scene.is_settled(m))).collect();
+    skew_lets_follow(&running, name, begun).map_err(|violation| EffectError::Precondition(violation.to_string()))
 }
 
 /// A control plane may be given its first configuration: nothing is founded yet, or it is recorded how it joins, and its member waits for it.

@@ -63,6 +63,7 @@ pub async fn apply_plan(
     if expected.is_none() && scene.machine(machine, uid)?.pool.is_control_plane() {
         checks::first_plan_may_come(context, scene, machine, uid).await?;
     }
+    checks::may_follow(context, scene, machine, expected.is_some()).await?;
     let name = secrets::machine_pki_name(machine);
     let data = secrets::read(context, scene, &name).await?;
     let data = data.ok_or_else(|| EffectError::Precondition(format!("there is no Secret {name}")))?;

@@ -34,7 +34,7 @@ pub(crate) use replace::{is_outdated, most, pool_surge, surge};
 pub(crate) use well::is_settled;
 
 use crate::draft::Draft;
-use crate::skew::{Running, SkewViolation, skew_allows};
+use crate::skew::{Running, SkewViolation, skew_allows, skew_lets_follow};
 use crate::{Action, MachineRecord, Reason, agents};
 use jiff::{SignedDuration, Timestamp};
 use slipway_model::{MachineName, MachineVersions, Part};
@@ -119,6 +119,15 @@ pub(crate) fn may_be_born(draft: &mut Draft<'_>, machine: &MachineName, versions
     let Err(violation) = skew(draft, machine, versions) else { return true };
     let since = draft.observed.cluster.created;
     draft.wait_after(machine, Reason::VersionSkew, "others to be changed, or to be gone, first", since, &violation.to_string());
+    false
+}
+
+/// Whether a machine may begin to run what its record says; says what it waits for otherwise.
+pub(crate) fn may_follow(draft: &mut Draft<'_>, machine: &MachineRecord, begun: bool) -> bool {
+    let running: Vec<Running> = draft.records().iter().map(|m| Running::of(m, well::is_settled(draft, m))).collect();
+    let Err(violation) = skew_lets_follow(&running, &machine.name, begun) else { return true };
+    let since = machine.changed.as_ref().map_or(machine.created, |c| c.at);
+    draft.wait_after(&machine.name, Reason::VersionSkew, "others to be changed, or to be heard, first", since, &violation.to_string());
     false
 }
 

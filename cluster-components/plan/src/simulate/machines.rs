@@ -5,7 +5,7 @@ use super::render::{again, renew, state};
 use super::{Refused, check, etcd_now, record, record_mut, secrets_of};
 use crate::{
     Action, AgentFacts, AgentState, Certificates, EtcdFacts, Fact, MachineRecord, Observed, Removal, Running, VersionChange, is_no_member,
-    skew_allows,
+    skew_allows, skew_lets_follow,
 };
 use jiff::Timestamp;
 use slipway_model::{MachineName, MachineVersions, PlanDigest};
@@ -67,6 +67,8 @@ pub(super) fn machine(world: &mut Observed, action: &Action, now: Timestamp) -> 
             let first = record.is_control_plane() && expected.is_none() && world.cluster.bootstrapped;
             check(!first || is_expected(&record, &etcd_now(world)), "etcd does not expect a new member on it")?;
             check(world.wanted.get(machine) == Some(wanted), "what is rendered now is something else")?;
+            let follows = skew_lets_follow(&running_now(world), machine, expected.is_some());
+            check(follows.is_ok(), "its versions do not go with the others' any more")?;
             accept(world, machine, expected.as_ref(), wanted)?;
         }
         _ => {}

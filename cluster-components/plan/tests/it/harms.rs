@@ -167,6 +167,8 @@ fn spare(moved: &Moved<'_>) -> Option<&'static str> {
     (moved.fresh && another_is_down && answering <= all / 2 + 1).then_some("the last spare is not taken while another member is down")
 }
 
+pub const BEFORE_A_SNAPSHOT: &str = "nothing is upgraded before a snapshot is complete and the upgrade recorded";
+
 /// Versions, retirement and addons.
 fn changes(moved: &Moved<'_>) -> Option<&'static str> {
     let Moved { before, after, spec, .. } = moved;
@@ -179,7 +181,7 @@ fn changes(moved: &Moved<'_>) -> Option<&'static str> {
                 .as_ref()
                 .is_some_and(|u| before.snapshots.known().unwrap().iter().any(|s| s.name == u.snapshot && s.completed.is_some()));
             if plane && !safe {
-                return Some("nothing is upgraded before a snapshot is complete and the upgrade recorded");
+                return Some(BEFORE_A_SNAPSHOT);
             }
             // Going back from what failed is not put off for it.
             let failed = before.cluster.upgrade.as_ref().is_some_and(|u| u.stopped.is_some());
