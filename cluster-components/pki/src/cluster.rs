@@ -85,8 +85,8 @@ impl ClusterPki {
         self.authority(identity.authority()).issue(identity, now, days.clamp(1, LEAF_DAYS))
     }
 
-    /// Signs an agent's certificate request (PEM) as a server certificate of this life ([`AGENT_LIFE`](crate::AGENT_LIFE) at most). Subject and names come from the arguments, which are the Machine
-    /// record's, and never from the request; only its key is taken, and it must be P-256 and sign the request.
+    /// Signs an agent's certificate request (PEM) as a server certificate of this life ([`AGENT_LIFE`](crate::AGENT_LIFE) at most). Subject and names come
+    /// from the arguments, which are the Machine record's, and never from the request; only its key is taken, and it must be P-256 and sign the request.
     pub fn sign_agent(
         &self,
         csr: &str,

@@ -67,10 +67,14 @@ async fn etcd(scene: &Scene) -> Fact<EtcdFacts> {
     look.map_or_else(|why| Fact::unknown(why, clock::now()), |look| Fact::Known(look.facts))
 }
 
+/// What every machine may be running.
+fn running(scene: &Scene, machines: &[MachineRecord]) -> Vec<Running> {
+    machines.iter().map(|m| Running::of(m, scene.is_settled(m))).collect()
+}
+
 /// A machine may be told these versions: nothing that must not meet would, and of the control plane no other one is half changed.
 pub fn versions_may_change(scene: &Scene, machines: &[MachineRecord], name: &MachineName, to: MachineVersions) -> Result<(), EffectError> {
-    let running: Vec<Running> = machines.iter().map(|m| Running::of(m, scene.is_settled(m))).collect();
-    skew_allows(&running, name, to).map_err(|violation| EffectError::Precondition(violation.to_string()))?;
+    skew_allows(&running(scene, machines), name, to).map_err(|violation| EffectError::Precondition(violation.to_string()))?;
     let is_control_plane = |m: &&MachineRecord| m.is_control_plane() && m.deleting.is_none();
     if !machines.iter().filter(is_control_plane).any(|m| m.name == *name) {
         return Ok(());
@@ -86,8 +90,7 @@ pub fn versions_may_change(scene: &Scene, machines: &[MachineRecord], name: &Mac
 /// unless it runs nothing yet.
 pub async fn may_follow(context: &Context, scene: &Scene, name: &MachineName, begun: bool) -> Result<(), EffectError> {
     let machines = machines(context, scene).await?;
-    let running: Vec<Running> = machines.iter().map(|m| Running::of(m, scene.is_settled(m))).collect();
-    skew_lets_follow(&running, name, begun).map_err(|violation| EffectError::Precondition(violation.to_string()))
+    skew_lets_follow(&running(scene, &machines), name, begun).map_err(|violation| EffectError::Precondition(violation.to_string()))
 }
 
 /// A control plane may be given its first configuration: nothing is founded yet, or it is recorded how it joins, and its member waits for it.

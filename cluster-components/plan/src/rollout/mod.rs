@@ -122,10 +122,14 @@ pub(crate) fn may_be_born(draft: &mut Draft<'_>, machine: &MachineName, versions
     false
 }
 
+/// What every machine may be running.
+fn running(draft: &Draft<'_>) -> Vec<Running> {
+    draft.records().iter().map(|m| Running::of(m, well::is_settled(draft, m))).collect()
+}
+
 /// Whether a machine may begin to run what its record says; says what it waits for otherwise.
 pub(crate) fn may_follow(draft: &mut Draft<'_>, machine: &MachineRecord, begun: bool) -> bool {
-    let running: Vec<Running> = draft.records().iter().map(|m| Running::of(m, well::is_settled(draft, m))).collect();
-    let Err(violation) = skew_lets_follow(&running, &machine.name, begun) else { return true };
+    let Err(violation) = skew_lets_follow(&running(draft), &machine.name, begun) else { return true };
     let since = machine.changed.as_ref().map_or(machine.created, |c| c.at);
     draft.wait_after(&machine.name, Reason::VersionSkew, "others to be changed, or to be heard, first", since, &violation.to_string());
     false
@@ -134,7 +138,7 @@ pub(crate) fn may_follow(draft: &mut Draft<'_>, machine: &MachineRecord, begun: 
 /// Whether the rules of version skew let a machine be told, or made with, these versions: with everything that may be running now, and with everything
 /// that this very plan changes.
 fn skew(draft: &Draft<'_>, machine: &MachineName, to: MachineVersions) -> Result<(), SkewViolation> {
-    let mut running: Vec<Running> = draft.records().iter().map(|m| Running::of(m, well::is_settled(draft, m))).collect();
+    let mut running = running(draft);
     for action in draft.planned() {
         let (name, versions) = match action {
             Action::SetVersions { machine, to, .. } => (machine, to),
