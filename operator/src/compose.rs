@@ -182,7 +182,7 @@ fn listen(context: &Arc<Context>, memory: &mut Memory, scene: &Scene, seen: &See
     let facts = observe::cloud::facts(inventory);
     let operator = scene.keys.as_ref().map(|k| k.operator.clone());
     let peer = |m: &MachineRecord| {
-        let instance = facts.of(&m.uid).filter(|i| matches!(i.state, InstanceState::Running | InstanceState::Stopped))?;
+        let instance = facts.instance(m).filter(|i| matches!(i.state, InstanceState::Running | InstanceState::Stopped))?;
         let identity = if m.claimed { Some(operator.clone()?) } else { None };
         Some((m.uid.clone(), Peer { address: SocketAddr::from((instance.address, AGENT_PORT)), identity }))
     };

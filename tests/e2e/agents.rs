@@ -99,7 +99,7 @@ fn told(cluster: &Cluster<'_>) -> Result<BTreeMap<String, Value>> {
     Ok(cluster.machine_objects()?.iter().map(|m| (name(m), m["status"]["agent"].clone())).collect())
 }
 
-/// What runs on the machines, agents excepted.
+/// What runs on the machines, agents excepted. A process that is about to become another program still has the name of who made it.
 fn running(plane: &Plane) -> BTreeSet<(String, String, i32)> {
     let ours = |host: &str| host == WORKER || host == PLANE;
     let processes = plane.processes().into_iter().filter(|p| ours(&p.host) && PROGRAMS.contains(&p.name.as_str()));
@@ -107,11 +107,13 @@ fn running(plane: &Plane) -> BTreeSet<(String, String, i32)> {
 }
 
 /// Which process the agent of a machine is. While a trial runs, whoever decides is another of that name.
-fn agent(plane: &Plane, machine: &str) -> Result<i32, String> {
-    match plane.processes_of(machine, "slipway-agent").as_slice() {
-        [one] => Ok(one.pid),
-        several => Err(format!("{} agents on {machine}", several.len())),
-    }
+fn agent(plane: &Plane, machine: &str) -> Result<i32> {
+    until(&format!("the agent of {machine} is one process"), Duration::from_secs(30), || {
+        match plane.processes_of(machine, "slipway-agent").as_slice() {
+            [one] => Ok(one.pid),
+            several => Err(format!("there are {}", several.len())),
+        }
+    })
 }
 
 /// Everything is as it was, but for agents.
@@ -129,7 +131,11 @@ impl<'a> Undisturbed<'a> {
             let (wanted, there) = (&answer.body["spec"]["replicas"], &answer.body["status"]["availableReplicas"]);
             if wanted.is_u64() && wanted == there { Ok(()) } else { Err(format!("{there} of {wanted}")) }
         })?;
-        let before = running(cluster.plane());
+        let mut before = BTreeSet::new();
+        until("what runs stays the same", Duration::from_secs(60), || {
+            let last = std::mem::replace(&mut before, running(cluster.plane()));
+            if last == before { Ok(()) } else { Err(format!("{} and {} processes", last.len(), before.len())) }
+        })?;
         for (machine, program) in [(WORKER, "kubelet"), (PLANE, "etcd"), (PLANE, "kube-apiserver"), (WORKER, "containerd-shim-runc-v2")] {
             ensure!(before.iter().any(|(host, name, _)| name == program && host == machine), "no {program} on {machine}: {before:?}");
         }
@@ -147,9 +153,12 @@ impl<'a> Undisturbed<'a> {
 
     fn end(&self) -> Result<()> {
         self.look()?;
-        let now = running(self.cluster.plane());
-        ensure!(now == self.before, "gone: {:?}; new: {:?}", self.before.difference(&now), now.difference(&self.before));
-        Ok(())
+        // Nothing that has gone comes back with its number.
+        until("everything runs that ran, and nothing else", Duration::from_secs(10), || {
+            let now = running(self.cluster.plane());
+            let told = || format!("gone: {:?}; new: {:?}", self.before.difference(&now), now.difference(&self.before));
+            if now == self.before { Ok(()) } else { Err(told()) }
+        })
     }
 
     /// Waits until agents say what `holds`, and looks whether anything else notices meanwhile.
@@ -191,28 +200,25 @@ fn exchanged() -> Result<()> {
     ensure!(shown == [wanted(WORKER), wanted(PLANE)], "the forecast is {shown:?}");
 
     println!("    another build: one after the other");
-    let before = [agent(&plane, WORKER), agent(&plane, PLANE)].map(|a| a.map_err(anyhow::Error::msg));
-    let [worker, control_plane] = before;
-    let (worker, control_plane) = (worker?, control_plane?);
+    let (worker, control_plane) = (agent(&plane, WORKER)?, agent(&plane, PLANE)?);
     cluster.patch(&json!({"maintenance": null}))?;
     undisturbed.until("all agents are the second build", |told| all_are(told, &second.sha256))?;
     for (machine, before) in [(WORKER, worker), (PLANE, control_plane)] {
-        let now = agent(&plane, machine).map_err(anyhow::Error::msg)?;
+        let now = agent(&plane, machine)?;
         ensure!(now != before, "the agent of {machine} is still process {before}");
         ensure!(sha256(Path::new(&format!("/proc/{now}/exe")))? == second.sha256, "the agent of {machine} is another build than it says");
     }
     cluster.settle("the cluster", Duration::from_secs(60))?;
 
     println!("    a build that ends at once");
-    let control_plane = agent(&plane, PLANE).map_err(anyhow::Error::msg)?;
+    let control_plane = agent(&plane, PLANE)?;
     let broken = Release::new(&plane, "broken", ENDS_AT_ONCE)?;
     broken.up(&plane)?;
     undisturbed.until("the worker's agent is what it was", |told| {
         told.get(WORKER).is_some_and(|a| a["refused"]["build"] == broken.sha256.as_str() && a["build"] == second.sha256.as_str())
     })?;
     stands_still(&cluster, &second, &broken)?;
-    let worker =
-        until("the worker's agent is one process", Duration::from_secs(30), || agent(&plane, WORKER)).context("after the trial")?;
+    let worker = agent(&plane, WORKER).context("after the trial")?;
     let operator = plane.process_of("management-cp-0", "slipway-operator")?;
     kill(Pid::from_raw(operator.pid), Signal::SIGKILL)?;
     until("another operator leads", Duration::from_secs(60), || {
@@ -228,7 +234,7 @@ fn exchanged() -> Result<()> {
     })?;
     stands_still(&cluster, &second, &broken)?;
     for (machine, before) in [(WORKER, worker), (PLANE, control_plane)] {
-        ensure!(agent(&plane, machine) == Ok(before), "the agent of {machine} was touched again");
+        ensure!(agent(&plane, machine)? == before, "the agent of {machine} was touched again");
     }
     undisturbed.end()?;
 

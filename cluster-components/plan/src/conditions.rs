@@ -7,7 +7,7 @@ use crate::quorum::member_of;
 use crate::{
     Action, Condition, ConditionType, Fact, InstanceState, MachineRecord, Reason, Removal, Status, Wait, departure, pools, rollout,
 };
-use slipway_model::DeletionPolicy;
+use slipway_model::{DeletionPolicy, Pool, PoolName};
 use std::collections::BTreeSet;
 
 /// How many waits a message names.
@@ -175,30 +175,32 @@ fn infrastructure(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
     if let Some((reason, text)) = tell(waits.iter().filter(ours)) {
         return (Status::False, reason, text);
     }
-    let runs = |m: &MachineRecord| cloud.of(&m.uid).is_some_and(|i| i.state == InstanceState::Running);
+    let runs = |m: &MachineRecord| cloud.instance(m).is_some_and(|i| i.state == InstanceState::Running);
     let missing: Vec<&str> = machines.iter().filter(|m| m.deleting.is_none()).filter(|m| !runs(m)).map(|m| m.name.as_str()).collect();
     if !missing.is_empty() {
         return (Status::False, Reason::MachineStarting, format!("machines not running yet, or not any more: {}", missing.join(", ")));
     }
-    if size(draft).is_none_or(|(wanted, there)| there < wanted) {
+    if !all_recorded(draft) {
         return (Status::False, Reason::Scaling, "not all machines are recorded yet".into());
     }
     (Status::True, Reason::InfrastructureExists, format!("network, load balancer and {} machines exist", machines.len()))
 }
 
-/// How many machines are wanted and how many are recorded and not being taken away; `None` while a pool's size is not known.
-fn size(draft: &Draft<'_>) -> Option<(usize, usize)> {
-    let planes = draft.spec.control_plane.replicas as usize;
+/// Whether the control plane and every pool have as many machines that stay as are wanted of each: what one has too many makes up for nothing.
+fn all_recorded(draft: &Draft<'_>) -> bool {
     let pools = draft.observed.pools.known().map(Vec::as_slice);
-    let workers = draft.spec.pools.iter().map(|p| pools::wanted(p, pools).map(|n| n as usize)).sum::<Option<usize>>()?;
-    Some((planes + workers, draft.control_planes().count() + draft.workers().count()))
+    let there = |pool: &PoolName| draft.workers().filter(|m| m.pool == *pool).count();
+    let enough = |p: &Pool| pools::wanted(p, pools).is_some_and(|wanted| there(&p.name) >= wanted as usize);
+    draft.control_planes().count() >= draft.spec.control_plane.replicas as usize && draft.spec.pools.iter().all(enough)
 }
 
 fn workers(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
     let records = draft.observed.pools.known().map(Vec::as_slice);
-    let Some(wanted) = draft.spec.pools.iter().map(|p| pools::wanted(p, records).map(|n| n as usize)).sum::<Option<usize>>() else {
+    let sizes = draft.spec.pools.iter().map(|p| Some((&p.name, pools::wanted(p, records)? as usize))).collect::<Option<Vec<_>>>();
+    let Some(sizes) = sizes else {
         return (Status::Unknown, Reason::CannotObserve, "a pool's size is not known".into());
     };
+    let wanted: usize = sizes.iter().map(|(_, size)| size).sum();
     let Fact::Known(_) = draft.observed.machines else {
         return (Status::Unknown, Reason::CannotObserve, "the Machine objects cannot be seen".into());
     };
@@ -210,7 +212,9 @@ fn workers(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
     {
         return (Status::Unknown, Reason::WaitingForApi, format!("the cluster's Nodes cannot be seen: {why}"));
     }
-    let ready = draft.workers().filter(|m| draft.node(&m.name).is_some_and(|n| n.ready)).count();
+    // What one pool has too many, or one that is gone from the Cluster still has, makes up for nothing.
+    let joined = |pool: &PoolName| draft.workers().filter(|m| m.pool == *pool && draft.node(&m.name).is_some_and(|n| n.ready)).count();
+    let ready: usize = sizes.iter().map(|(pool, size)| joined(pool).min(*size)).sum();
     let count = format!("{ready} of {wanted} workers Ready");
     if ready >= wanted {
         return (Status::True, Reason::WorkersJoined, count);
@@ -248,7 +252,7 @@ fn up_to_date(draft: &Draft<'_>, waits: &BTreeSet<Wait>) -> Verdict {
             None => behind.push(machine.name.as_str()),
         }
     }
-    if draft.control_planes().next().is_none() || size(draft).is_none_or(|(wanted, there)| there < wanted) {
+    if !all_recorded(draft) {
         return (
             Status::False,
             if draft.observed.cluster.bootstrapped { Reason::Scaling } else { Reason::Creating },

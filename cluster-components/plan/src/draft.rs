@@ -179,7 +179,7 @@ impl<'a> Draft<'a> {
 
     /// A machine's instance, if the inventory is known and has it.
     pub fn instance(&self, machine: &MachineRecord) -> Option<&'a InstanceFacts> {
-        self.observed.cloud.known().and_then(|cloud| cloud.of(&machine.uid))
+        self.observed.cloud.known().and_then(|cloud| cloud.instance(machine))
     }
 
     /// What is heard from a machine's agent now.
@@ -195,7 +195,7 @@ impl<'a> Draft<'a> {
     /// Whether a recorded machine's instance is certainly gone.
     pub fn is_gone(&self, machine: &MachineRecord) -> bool {
         machine.instance.is_some()
-            && self.observed.cloud.known().is_some_and(|cloud| cloud.of(&machine.uid).is_none_or(|i| i.state == InstanceState::Deleting))
+            && self.observed.cloud.known().is_some_and(|cloud| cloud.instance(machine).is_none_or(|i| i.state == InstanceState::Deleting))
     }
 
     /// Control-plane machines that are not being taken away.

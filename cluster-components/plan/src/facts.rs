@@ -1,6 +1,6 @@
 //! What the outside world says of itself: the cloud's inventory, agents, Nodes and their pods. Parts of [`Observed`](crate::Observed).
 
-use crate::{Endpoint, Fact, JoinRecord};
+use crate::{Endpoint, Fact, JoinRecord, MachineRecord};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use slipway_model::{ComponentVersion, MachineName, MachineVersions, PlanDigest};
@@ -26,7 +26,15 @@ impl CloudFacts {
         !self.network && self.load_balancer.is_none() && self.instances.is_empty()
     }
 
-    /// The instance made for a Machine.
+    /// The instance that a Machine is: the recorded one, as soon as one is recorded. A create call that came through late, after that was gone, made another
+    /// one, which nobody claims: it goes with the Machine's record.
+    #[must_use]
+    pub fn instance(&self, machine: &MachineRecord) -> Option<&InstanceFacts> {
+        let recorded = |i: &&InstanceFacts| machine.instance.as_ref().is_none_or(|at| at.id == i.id);
+        self.instances.iter().filter(|i| i.machine_uid == machine.uid).find(recorded)
+    }
+
+    /// What was made for a Machine.
     #[must_use]
     pub fn of(&self, machine_uid: &str) -> Option<&InstanceFacts> {
         self.instances.iter().find(|i| i.machine_uid == machine_uid)

@@ -135,8 +135,11 @@ fn boot(world: &mut Observed, name: &MachineName) {
     let Some(cloud) = world.cloud.known_mut() else { return };
     let Some(instance) = cloud.instances.iter_mut().find(|i| i.machine == *name && i.state == InstanceState::Pending) else { return };
     instance.state = InstanceState::Running;
-    agent_boots(world, name);
-    speak_again(world, name);
+    // What a late call made beside the recorded one has an agent that nobody asks.
+    if works(world, name) {
+        agent_boots(world, name);
+        speak_again(world, name);
+    }
 }
 
 /// Units start with the machine, whose disk is what it was; and so is what its agent knows.

@@ -67,7 +67,7 @@ fn targets(draft: &Draft<'_>, cloud: &CloudFacts, balancer: &LoadBalancerFacts) 
         }
     };
     let planes = draft.records().iter().filter(|m| m.is_control_plane() && !m.retiring && Some(&m.name) != next);
-    let there = planes.filter_map(|m| cloud.of(&m.uid).filter(|i| i.state != InstanceState::Deleting && serves(m, i)));
+    let there = planes.filter_map(|m| cloud.instance(m).filter(|i| i.state != InstanceState::Deleting && serves(m, i)));
     there.map(|i| i.id.clone()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn forward(draft: &mut Draft<'_>) {
 /// From the record to a recorded instance that runs.
 fn exist<'a>(draft: &mut Draft<'a>, machine: &MachineRecord) -> Option<&'a InstanceFacts> {
     let (cloud, secrets) = (draft.cloud()?, draft.secrets()?);
-    let Some(instance) = cloud.of(&machine.uid) else {
+    let Some(instance) = cloud.instance(machine) else {
         if machine.instance.is_some() {
             return None; // gone: remediation's and the founding's business
         }

@@ -145,7 +145,8 @@ pub async fn is_dead(context: &Context, scene: &Scene, name: &MachineName, uid: 
     let (inventory, record) =
         tokio::try_join!(async { context.cloud.inventory(&scene.key).await.map_err(EffectError::from) }, machine(context, scene, name))?;
     let Some(record) = record.filter(|r| r.uid == uid) else { return Ok(()) };
-    let runs = inventory.instances.iter().any(|i| i.machine_uid == uid && i.state == InstanceState::Running);
+    let recorded = |id: &str| record.instance.as_ref().is_none_or(|at| at.id == id);
+    let runs = inventory.instances.iter().any(|i| i.machine_uid == uid && recorded(&i.id) && i.state == InstanceState::Running);
     if !runs || !answers(context, scene, &record).await {
         return Ok(());
     }

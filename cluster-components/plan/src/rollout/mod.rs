@@ -129,7 +129,9 @@ fn running(draft: &Draft<'_>) -> Vec<Running> {
 
 /// Whether a machine may begin to run what its record says; says what it waits for otherwise.
 pub(crate) fn may_follow(draft: &mut Draft<'_>, machine: &MachineRecord, begun: bool) -> bool {
-    let Err(violation) = skew_lets_follow(&running(draft), &machine.name, begun) else { return true };
+    let Err(violation) = skew_lets_follow(&running(draft), &machine.name, begun) else {
+        return !begun || node::may_exchange_kubelet(draft, machine);
+    };
     let since = machine.changed.as_ref().map_or(machine.created, |c| c.at);
     draft.wait_after(&machine.name, Reason::VersionSkew, "others to be changed, or to be heard, first", since, &violation.to_string());
     false

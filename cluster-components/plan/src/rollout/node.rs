@@ -4,7 +4,7 @@ use super::well::ill;
 use crate::draft::Draft;
 use crate::{Action, MachineRecord, drain, maintenance, reconfigure};
 use jiff::SignedDuration;
-use slipway_model::MachineVersions;
+use slipway_model::{KubernetesVersion, MachineVersions};
 
 /// How long evicting a control plane's pods may take: no pool says it.
 const CONTROL_PLANE_DRAIN_SECONDS: u32 = 300;
@@ -17,14 +17,32 @@ pub(crate) fn needs_drain(machine: &MachineRecord, to: &MachineVersions) -> bool
 
 /// Whether a machine's Node is empty, or its time is over; otherwise the next step towards that.
 pub(crate) fn emptied(draft: &mut Draft<'_>, machine: &MachineRecord, to: &MachineVersions) -> bool {
-    if !needs_drain(machine, to) {
-        return true;
-    }
+    !needs_drain(machine, to) || is_empty(draft, machine, machine.versions.node.kubelet, to.node.kubelet)
+}
+
+/// Whether a machine may exchange its kubelet for that which its record says. It was emptied before it was told, but may have been given back since: what
+/// was told comes through late, and what was told is not what runs. Found by exploration.
+///
+/// What failed goes back as it is, because its pods may not be evictable any more; and without the API nobody can be evicted, whereas a control plane may
+/// be what it lacks.
+pub(crate) fn may_exchange_kubelet(draft: &mut Draft<'_>, machine: &MachineRecord) -> bool {
+    let told = machine.versions.node.kubelet;
+    let runs = draft.node(&machine.name).and_then(|n| n.kubelet).into_iter();
+    let unseen = draft.observed.nodes.known().is_none();
+    // One that is half way has perhaps exchanged it, and its Node does not say so yet.
+    let unsure = unseen || draft.heard(&machine.name).is_some_and(|s| s.applied != s.accepted);
+    let before = machine.changed.as_ref().filter(|_| unsure).map(|c| c.from.node.kubelet);
+    let Some(other) = runs.chain(before).find(|k| k.minor != told.minor) else { return true };
+    let undone = draft.observed.cluster.upgrade.as_ref().and_then(|u| u.stopped.as_ref()).is_some_and(|s| s.machine == machine.name);
+    undone || (unseen && machine.is_control_plane()) || is_empty(draft, machine, other, told)
+}
+
+/// Whether nothing is on a machine's Node, or its time is over; otherwise the next step towards that.
+fn is_empty(draft: &mut Draft<'_>, machine: &MachineRecord, from: KubernetesVersion, to: KubernetesVersion) -> bool {
     let Some(nodes) = draft.nodes() else { return false };
     let Some(node) = nodes.iter().find(|n| n.machine.as_ref() == Some(&machine.name)) else { return true };
     if !node.unschedulable {
-        let because =
-            format!("its kubelet goes from {} to {}, another minor: its pods move first", machine.versions.node.kubelet, to.node.kubelet);
+        let because = format!("its kubelet goes from {from} to {to}, another minor: its pods move first");
         let action = Action::Cordon { machine: machine.name.clone(), node: node.name.clone(), uid: node.uid.clone(), returns: true };
         draft.decide(action, because);
         return false;

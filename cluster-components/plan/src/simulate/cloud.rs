@@ -14,7 +14,10 @@ fn cloud_mut(world: &mut Observed) -> Result<&mut CloudFacts, Refused> {
 /// Whether a machine's instance runs and does what it should. One that runs with a `trouble` hangs: nothing on it answers.
 pub(crate) fn works(world: &Observed, machine: &MachineName) -> bool {
     let runs = |i: &InstanceFacts| i.machine == *machine && i.state == InstanceState::Running && i.trouble.is_none();
-    world.cloud.known().is_some_and(|cloud| cloud.instances.iter().any(runs))
+    world.cloud.known().is_some_and(|cloud| match record(world, machine) {
+        Some(record) => cloud.instance(record).is_some_and(runs),
+        None => cloud.instances.iter().any(runs),
+    })
 }
 
 /// What the cluster's machines share.
@@ -95,13 +98,14 @@ fn may_be_a_member(spec: &ClusterSpec, world: &Observed, machine: &MachineName, 
 
 /// The cloud's side of a create call, which comes through even where nobody wants it any more: it is keyed by the uid and needs the network.
 pub(super) fn create(world: &mut Observed, machine: &MachineName, uid: &str) -> Result<(), Refused> {
+    let again = record(world, machine).is_some_and(|m| m.uid == uid && m.instance.is_some());
     let cloud = cloud_mut(world)?;
     check(cloud.network, "there is no network")?;
     if cloud.of(uid).is_none() {
         let host = (10..=u8::MAX).find(|n| cloud.instances.iter().all(|i| i.address.octets()[3] != *n)).unwrap_or(u8::MAX);
         let zone = emptiest_zone(cloud);
         cloud.instances.push(InstanceFacts {
-            id: format!("i-{uid}"),
+            id: if again { format!("i-{uid}-again") } else { format!("i-{uid}") },
             machine_uid: uid.to_owned(),
             machine: machine.clone(),
             state: InstanceState::Pending,

@@ -29,7 +29,8 @@ pub(super) fn machine(world: &mut Observed, action: &Action, now: Timestamp) -> 
             let started = etcd_now(world).known().is_some_and(|e| e.members.iter().any(|m| m.name == machine.as_str()));
             let heard = world.agents.get(machine).and_then(AgentFacts::heard);
             let alive = heard.is_some_and(|s| s.accepted.is_some() || !started);
-            let runs = world.cloud.known().is_some_and(|c| c.of(uid).is_some_and(|i| i.state == crate::InstanceState::Running));
+            let running = |m: &MachineRecord| world.cloud.known()?.instance(m).map(|i| i.state == crate::InstanceState::Running);
+            let runs = record(world, machine).and_then(running).unwrap_or_default();
             check(*why != Removal::Dead || !(alive && runs), "it is alive")?;
             record_mut(world, machine, uid)?.deleting.get_or_insert(now);
         }

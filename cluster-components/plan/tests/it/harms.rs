@@ -1,9 +1,9 @@
 //! What an action must never do, by name.
 
+use crate::build::now;
 use crate::invariants::votes;
 use crate::life::{own_build, records};
-use crate::time::long_ago;
-use slipway_model::{ClusterSpec, DeletionPolicy, Healing, MachineName, Part};
+use slipway_model::{ClusterSpec, DeletionPolicy, Healing, MachineName, MachineVersions, Part};
 use slipway_plan::{Action, AgentFacts, EtcdFacts, InstanceState, MachineRecord, Observed, Removal, maintenance_open, what_runs};
 use std::collections::BTreeMap;
 
@@ -39,6 +39,13 @@ pub fn harm(moved: &Moved<'_>) -> Option<&'static str> {
     agents(moved)
         .or_else(|| records_and_instances(moved, living))
         .or_else(|| if living && moved.before.cluster.bootstrapped { of_living() } else { None })
+}
+
+/// How long a machine's pods are waited for, in seconds: as its pool in the Cluster says, or as was recorded of one that is gone, or five minutes.
+fn drain_timeout(spec: &ClusterSpec, world: &Observed, machine: &MachineRecord) -> i64 {
+    let from_spec = spec.pools.iter().find(|p| p.name == machine.pool).map(|p| p.drain_timeout_seconds);
+    let recorded = || world.pools.known()?.iter().find(|p| p.name == machine.pool)?.drain_timeout_seconds;
+    i64::from(from_spec.or_else(recorded).unwrap_or(300))
 }
 
 fn record<'a>(world: &'a Observed, name: &MachineName) -> Option<&'a MachineRecord> {
@@ -105,7 +112,7 @@ fn records_and_instances(moved: &Moved<'_>, living: bool) -> Option<&'static str
             let node = before.nodes.known().unwrap().iter().find(|n| n.machine.as_ref() == Some(machine));
             let busy = node.is_some_and(|n| n.pods.known().is_some_and(|p| !p.is_empty()));
             let dead = before.agents.get(machine).is_none_or(|a| a.heard().is_none());
-            let expired = record.deleting == Some(long_ago());
+            let expired = record.deleting.is_some_and(|at| now().duration_since(at).as_secs() >= drain_timeout(moved.spec, before, record));
             (before.cluster.bootstrapped && busy && !dead && !expired).then_some("drained before deleted")
         }
         Action::DeleteMachine { machine, why: Removal::Dead, .. } if moved.fresh && living => zones(before, machine),
@@ -129,13 +136,13 @@ fn records_and_instances(moved: &Moved<'_>, living: bool) -> Option<&'static str
 /// A dead machine is replaced: not in a zone that is lost as a whole, and only a part of a zone at once.
 fn zones(before: &Observed, machine: &MachineName) -> Option<&'static str> {
     let works = |m: &MachineRecord| {
-        let instance = before.cloud.known().unwrap().of(&m.uid);
+        let instance = before.cloud.known().unwrap().instance(m);
         instance.is_some_and(|i| i.state == InstanceState::Running && i.trouble.is_none())
     };
     let zone = |m: &MachineRecord| m.instance.as_ref().and_then(|i| i.zone.clone());
     let lost = record(before, machine).and_then(zone)?;
     let there: Vec<&MachineRecord> = records(before).iter().filter(|m| zone(m).as_ref() == Some(&lost)).collect();
-    let dead = |m: &&&MachineRecord| m.instance.is_some() && before.cloud.known().unwrap().of(&m.uid).is_none();
+    let dead = |m: &&&MachineRecord| m.instance.is_some() && before.cloud.known().unwrap().instance(m).is_none();
     let vanished = there.iter().filter(dead).count();
     if vanished >= 2 && vanished * 2 > there.len() {
         return Some("nothing is replaced of a zone that vanished at once");
@@ -169,6 +176,19 @@ fn spare(moved: &Moved<'_>) -> Option<&'static str> {
 
 pub const BEFORE_A_SNAPSHOT: &str = "nothing is upgraded before a snapshot is complete and the upgrade recorded";
 
+/// Who is told another kubelet, or begins to follow, has been emptied before, unless its time for that is over.
+fn kubelet(moved: &Moved<'_>, machine: &MachineName, to: &MachineVersions) -> Option<&'static str> {
+    let Moved { before, spec, fresh, .. } = moved;
+    let node = before.nodes.known().unwrap().iter().find(|n| n.machine.as_ref() == Some(machine))?;
+    let patience = record(before, machine).map_or(0, |m| drain_timeout(spec, before, m));
+    let expired = node.cordoned.is_some_and(|at| now().duration_since(at).as_secs() >= patience);
+    let empty = node.unschedulable && node.pods.known().is_some_and(Vec::is_empty);
+    let other = what_runs(before, machine).iter().any(|v| v.node.kubelet.minor != to.node.kubelet.minor);
+    // What failed goes back as it is: its pods may not even be evictable.
+    let undoing = before.cluster.upgrade.as_ref().is_some_and(|u| u.stopped.is_some());
+    (*fresh && other && !empty && !expired && !undoing).then_some("a kubelet's minor changes on an empty Node")
+}
+
 /// Versions, retirement and addons.
 fn changes(moved: &Moved<'_>) -> Option<&'static str> {
     let Moved { before, after, spec, .. } = moved;
@@ -190,15 +210,9 @@ fn changes(moved: &Moved<'_>) -> Option<&'static str> {
             if moved.fresh && !failed && from.differs(Part::Etcd, to) && leads && heirs {
                 return Some("leadership is handed over before a leader's etcd is exchanged");
             }
-            let node = before.nodes.known().unwrap().iter().find(|n| n.machine.as_ref() == Some(machine));
-            let expired = node.is_some_and(|n| n.cordoned == Some(long_ago()));
-            let empty = node.is_none_or(|n| n.unschedulable && n.pods.known().is_some_and(Vec::is_empty));
-            let runs_before = what_runs(before, machine).iter().all(|v| v.node.kubelet.minor == to.node.kubelet.minor);
-            let minor = from.node.kubelet.minor != to.node.kubelet.minor && !runs_before;
-            // What failed goes back as it is: its pods may not even be evictable.
-            let undoing = before.cluster.upgrade.as_ref().is_some_and(|u| u.stopped.is_some());
-            (minor && !empty && !expired && !undoing && moved.fresh).then_some("a kubelet's minor changes on an empty Node")
+            kubelet(moved, machine, to)
         }
+        Action::ApplyPlan { machine, expected: Some(_), .. } => record(before, machine).and_then(|m| kubelet(moved, machine, &m.versions)),
         Action::Retire { machine, .. } => {
             let balancer = before.cloud.known().unwrap().load_balancer.as_ref();
             let uid = record(before, machine).map(|m| m.uid.clone()).unwrap_or_default();
@@ -208,7 +222,7 @@ fn changes(moved: &Moved<'_>) -> Option<&'static str> {
         Action::ApplyAddons { .. } => {
             let new = spec.control_plane.versions.control_plane.map(|v| v.api_server);
             let works = |m: &MachineRecord| {
-                after.cloud.known().unwrap().of(&m.uid).is_some_and(|i| i.state == InstanceState::Running && i.trouble.is_none())
+                after.cloud.known().unwrap().instance(m).is_some_and(|i| i.state == InstanceState::Running && i.trouble.is_none())
             };
             let serving = records(after).iter().filter(|m| m.is_control_plane() && m.deleting.is_none() && works(m));
             let all_new = serving.flat_map(|m| what_runs(after, &m.name)).all(|v| v.control_plane.map(|c| c.api_server) >= new);
@@ -275,7 +289,7 @@ fn availability(moved: &Moved<'_>) -> Option<&'static str> {
     let works = |world: &Observed, m: &MachineRecord| {
         let node = world.nodes.known().unwrap().iter().find(|n| n.machine.as_ref() == Some(&m.name));
         let state = world.agents.get(&m.name).and_then(AgentFacts::heard);
-        let runs = world.cloud.known().unwrap().of(&m.uid).is_some_and(|i| i.state == InstanceState::Running && i.trouble.is_none());
+        let runs = world.cloud.known().unwrap().instance(m).is_some_and(|i| i.state == InstanceState::Running && i.trouble.is_none());
         let changing = m.changed.is_some() && state.is_some_and(|s| s.applied != world.wanted.get(&m.name).cloned());
         m.deleting.is_none() && runs && !changing && node.is_some_and(|n| n.ready && !n.unschedulable)
     };

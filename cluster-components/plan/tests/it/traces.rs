@@ -1,4 +1,5 @@
-//! Long random lives, shrunk to the shortest that breaks something. `SLIPWAY_TEST_FULL=1` makes more and longer ones.
+//! Long random lives, shrunk to the shortest that breaks something. They are the same ones at every run: what changes the result is the change that is
+//! tested. `SLIPWAY_TEST_FULL=1` makes more and longer ones, and others each time; `PROPTEST_CASES` says how many, `PROPTEST_RNG_SEED` which.
 
 use crate::build::{complete, nothing, now, revised, spec, upgraded};
 use crate::faults::{self, Budget, Loss, NONE};
@@ -6,7 +7,7 @@ use crate::invariants::{always, refused};
 use crate::life::{Grain, Life, Moment, Step, Truth, thorough};
 use crate::time::aged;
 use proptest::prelude::*;
-use proptest::test_runner::FileFailurePersistence;
+use proptest::test_runner::{FileFailurePersistence, RngSeed};
 use slipway_plan::Observed;
 
 /// Everything may go wrong, several times; the user changes their mind all the time.
@@ -39,8 +40,20 @@ fn life() -> Life {
     Life::new(specs, nothing(), Grain::Fine, budget).giving(BUILDS).losing(&[Loss::Vanishes, Loss::Stops, Loss::Hangs, Loss::Forgets])
 }
 
-fn cases() -> u32 {
-    if thorough() { 30 } else { 20 }
+/// How many lives, and which.
+fn config() -> ProptestConfig {
+    let given = |name: &str| std::env::var_os(name).is_some();
+    let mut config = ProptestConfig { failure_persistence: Some(Box::new(FileFailurePersistence::Off)), ..ProptestConfig::default() };
+    if !given("PROPTEST_CASES") {
+        config.cases = if thorough() { 1000 } else { 20 };
+    }
+    if !given("PROPTEST_MAX_SHRINK_ITERS") {
+        config.max_shrink_iters = 200;
+    }
+    if !given("PROPTEST_RNG_SEED") && !thorough() {
+        config.rng_seed = RngSeed::Fixed(1);
+    }
+    config
 }
 
 fn length() -> usize {
@@ -70,12 +83,7 @@ fn walk(life: &Life, choices: &[prop::sample::Index]) -> Result<Vec<(Moment, Opt
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: cases(),
-        max_shrink_iters: 200,
-        failure_persistence: Some(Box::new(FileFailurePersistence::Off)),
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(config())]
 
     #[test]
     fn no_long_life_breaks_an_invariant(choices in prop::collection::vec(any::<prop::sample::Index>(), length())) {
