@@ -1,10 +1,10 @@
-//! Asks whether units do their work. Eager while one does not yet, so that a start is seen at once; lazy when all is well, so that an idle
-//! machine stays idle. A unit that changes is asked at once.
+//! Asks whether units do their work. Eager while one does not yet, so that a start is seen at once, and for as long as others wait for it to stay so; lazy
+//! when all is well, so that an idle machine stays idle. A unit that changes is asked at once.
 
 use crate::board::{Board, now_ms};
 use crate::http::{Asker, HttpError, Target, Trust};
 use slipway_agent_api::v1::{MachineState, ProbeStatus};
-use slipway_model::{Probe, ProbeKind};
+use slipway_model::{Pace, Probe, ProbeKind};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::UnixStream;
@@ -13,12 +13,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 const WITHIN: Duration = Duration::from_secs(1);
-/// While unhealthy, for the first minute of it.
-const EAGER: Duration = Duration::from_millis(200);
+/// While unhealthy, for the first minute of it, and while it has only just become healthy.
+const EAGER: Duration = Pace::PROBED_EVERY;
 const EAGER_FOR: Duration = Duration::from_secs(60);
 const PATIENT: Duration = Duration::from_secs(1);
 /// While healthy.
 const LAZY: Duration = Duration::from_secs(5);
+/// So many good answers in a row are health that lasts: more than anybody waits for.
+const LASTING: u32 = 5;
 
 /// Runs the probes of whatever list is current, one task each.
 pub async fn run(board: Arc<Board>, mut lists: watch::Receiver<Arc<Vec<Probe>>>) {
@@ -47,18 +49,27 @@ async fn ask_on(board: Arc<Board>, trust: Trust, probe: Probe) {
     };
     let mut states = board.subscribe();
     let mut unhealthy_since = Some(Instant::now());
+    let mut good_in_a_row: u32 = 0;
     loop {
         let before = unit_state(&states.borrow_and_update(), &probe.unit);
         let answer = ask(&before, &probe, asker.as_mut()).await;
         let healthy = answer.is_ok();
-        if let Some(asker) = asker.as_mut().filter(|_| healthy) {
+        unhealthy_since = if healthy { None } else { unhealthy_since.or_else(|| Some(Instant::now())) };
+        good_in_a_row = if healthy { good_in_a_row.saturating_add(1) } else { 0 };
+        let lasting = good_in_a_row >= LASTING;
+        if let Some(asker) = asker.as_mut().filter(|_| lasting) {
             asker.rest();
         }
-        unhealthy_since = if healthy { None } else { unhealthy_since.or_else(|| Some(Instant::now())) };
         let (name, unit) = (probe.name.clone(), probe.unit.clone());
         board.probe(ProbeStatus { name, unit, healthy, message: answer.err().unwrap_or_default(), since_ms: now_ms() });
         let pause = match unhealthy_since {
-            None => LAZY,
+            None => {
+                if lasting {
+                    LAZY
+                } else {
+                    EAGER
+                }
+            }
             Some(since) if since.elapsed() < EAGER_FOR => EAGER,
             Some(_) => PATIENT,
         };

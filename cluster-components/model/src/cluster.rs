@@ -3,6 +3,7 @@
 use crate::{Allow, ClusterName, HealthCheck, KubernetesVersion, MachineVersions, Maintenance, Network, PoolName, PoolUpgrade, Strategy};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Where a cluster's machines run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,15 +41,24 @@ pub struct ControlPlane {
 /// How careful changes are: it follows from the place where the machines run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pace {
-    /// For how long a machine's probes must have been good before the next one is touched.
-    pub soak_seconds: u32,
+    /// How many times in a row a machine's probes must have been good before the next one is touched, asked every [`Pace::PROBED_EVERY`].
+    pub soak_probes: u32,
     /// How long a changed machine may take to be well again before the roll stops.
     pub step_timeout_seconds: u32,
 }
 
 impl Pace {
     /// Of machines on one host.
-    pub const LOCAL: Self = Self { soak_seconds: 2, step_timeout_seconds: 120 };
+    pub const LOCAL: Self = Self { soak_probes: 3, step_timeout_seconds: 120 };
+
+    /// How often an agent asks what is not well, or has not been for long.
+    pub const PROBED_EVERY: Duration = Duration::from_millis(200);
+
+    /// For how long a machine's probes must have been good before the next one is touched.
+    #[must_use]
+    pub fn soak(&self) -> Duration {
+        Self::PROBED_EVERY.saturating_mul(self.soak_probes)
+    }
 }
 
 /// What a taint does.

@@ -85,8 +85,8 @@ fn step(draft: &mut Draft<'_>, machine: &MachineRecord, parts: &[Part], target: 
     }
     let names = parts.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     let because = format!(
-        "{names} come next, and it is the turn of {}: every control plane is well and has been for {} s",
-        machine.name, draft.spec.pace.soak_seconds
+        "{names} come next, and it is the turn of {}: every control plane is well and has been for {} good probes in a row",
+        machine.name, draft.spec.pace.soak_probes
     );
     tell(draft, machine, to, because);
 }
@@ -135,7 +135,7 @@ pub(super) fn readiness(draft: &mut Draft<'_>, planes: &[&MachineRecord], etcd: 
     match soaking {
         Some((until, machine)) => {
             let since = machine.changed.as_ref().map_or(machine.created, |c| c.at);
-            draft.wait_on(&machine.name, Reason::Soaking, format!("it to stay well for {} s", draft.spec.pace.soak_seconds), since);
+            draft.wait_on(&machine.name, Reason::Soaking, format!("{} good probes in a row", draft.spec.pace.soak_probes), since);
             Readiness::Soaking(until)
         }
         None => Readiness::Well,

@@ -82,6 +82,6 @@ fn node_ill(draft: &Draft<'_>, machine: &MachineRecord, told: Timestamp) -> Opti
 pub(crate) fn soaks_until(draft: &Draft<'_>, machine: &MachineRecord) -> Option<Timestamp> {
     let probes = draft.heard(&machine.name).into_iter().flat_map(|s| s.probes.values().map(|p| p.since));
     let good_since = probes.chain(machine.changed.as_ref().map(|c| c.at)).max()?;
-    let soak = SignedDuration::from_secs(i64::from(draft.spec.pace.soak_seconds));
+    let soak = SignedDuration::try_from(draft.spec.pace.soak()).unwrap_or(SignedDuration::MAX);
     Some(good_since.saturating_add(soak).unwrap_or(good_since)).filter(|until| *until > draft.now)
 }

@@ -73,6 +73,7 @@ fn at_most_one_control_plane_is_half_changed_and_the_next_waits_for_the_soak() {
     let mut world = complete(&spec);
     let next = at(spec, patched());
     look(&next, &mut world);
+    let soak = SignedDuration::try_from(next.pace.soak()).unwrap();
     let mut last: Option<Timestamp> = None;
     let mut time = now();
     for _ in 0..400 {
@@ -80,7 +81,7 @@ fn at_most_one_control_plane_is_half_changed_and_the_next_waits_for_the_soak() {
         for action in &decided.actions {
             let _ = simulate(&next, &mut world, action, time);
             if let Action::SetVersions { .. } = action {
-                assert!(last.is_none_or(|at| time.duration_since(at) >= SignedDuration::from_secs(2)), "the soak is 2 s");
+                assert!(last.is_none_or(|at| time.duration_since(at) >= soak), "not before the soak");
                 last = Some(time);
             }
         }
