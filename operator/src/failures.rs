@@ -13,6 +13,20 @@ const FIRST: SignedDuration = SignedDuration::from_millis(250);
 const ASKED: SignedDuration = SignedDuration::from_millis(20);
 /// Longest wait.
 const LONGEST: SignedDuration = SignedDuration::from_secs(30);
+/// Longest wait for what others make possible any moment, in the first minute.
+const STEADY: SignedDuration = SignedDuration::from_secs(1);
+const STEADY_FOR: SignedDuration = SignedDuration::from_mins(1);
+
+/// When what failed is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// After longer and longer waits.
+    Doubling,
+    /// When the other side wants to be asked again, and after longer and longer waits if that is not enough.
+    Asked(SignedDuration),
+    /// Every second for a minute, then after longer and longer waits: somebody else is about to make it possible, and nobody says when.
+    Steady,
+}
 
 /// Failures by the action's key.
 #[derive(Debug)]
@@ -29,15 +43,19 @@ impl<K> Default for Failures<K> {
 }
 
 impl<K: Ord + Clone> Failures<K> {
-    /// Writes down one more failure. `wait` is what the other side asked for, where it did.
-    pub fn failed(&mut self, key: K, error: String, wait: Option<SignedDuration>, now: Timestamp) {
+    /// Writes down one more failure.
+    pub fn failed(&mut self, key: K, error: String, again: Again, now: Timestamp) {
         let spread = self.draw();
         let entry = self.entries.entry(key).or_insert(Failure { attempts: 0, since: now, last: now, error: String::new(), next_try: now });
         entry.attempts = entry.attempts.saturating_add(1);
         entry.last = now;
         entry.error = error;
         let doubled = |first: SignedDuration| first.checked_mul(1 << (entry.attempts - 1).min(10)).unwrap_or(LONGEST).min(LONGEST);
-        let pause = wait.map_or_else(|| doubled(FIRST), |wait| wait.max(doubled(ASKED)));
+        let pause = match again {
+            Again::Asked(wait) => wait.max(doubled(ASKED)),
+            Again::Steady if now < entry.since + STEADY_FOR => doubled(FIRST).min(STEADY),
+            Again::Steady | Again::Doubling => doubled(FIRST),
+        };
         let extra = SignedDuration::from_millis(i64::try_from(pause.as_millis() / 4).unwrap_or(0) * spread / 256);
         entry.next_try = now + pause + extra;
     }
@@ -89,7 +107,7 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let mut waits = vec![];
         for _ in 0..12 {
-            book.failed("a", "no".into(), None, now);
+            book.failed("a", "no".into(), Again::Doubling, now);
             waits.push(
                 (book.entries.get("a").unwrap().next_try - now).get_milliseconds()
                     + (book.entries.get("a").unwrap().next_try - now).get_seconds() * 1000,
@@ -105,11 +123,25 @@ mod tests {
     }
 
     #[test]
+    fn what_others_make_possible_is_tried_every_second_for_a_minute() {
+        let mut book = Failures::default();
+        let mut now = Timestamp::UNIX_EPOCH;
+        while now < Timestamp::UNIX_EPOCH + STEADY_FOR {
+            book.failed("a", "a disruption budget does not allow it".into(), Again::Steady, now);
+            let next = book.next_try().unwrap();
+            assert!(next.duration_since(now) <= SignedDuration::from_millis(1250), "{now}: {next}");
+            now = next;
+        }
+        book.failed("a", "a disruption budget does not allow it".into(), Again::Steady, now);
+        assert!(book.next_try().unwrap() >= now + LONGEST);
+    }
+
+    #[test]
     fn what_was_only_too_early_is_tried_again_soon_and_not_for_ever_so_soon() {
         let mut book = Failures::default();
         let now = Timestamp::UNIX_EPOCH;
         let mut tried_within = |milliseconds| {
-            book.failed("a", "no address yet".into(), Some(SignedDuration::ZERO), now);
+            book.failed("a", "no address yet".into(), Again::Asked(SignedDuration::ZERO), now);
             book.may_start(&"a", now + SignedDuration::from_millis(milliseconds))
         };
         assert!(tried_within(25) && tried_within(50));
@@ -121,7 +153,7 @@ mod tests {
     #[test]
     fn the_others_wish_counts_before_ours() {
         let mut book = Failures::default();
-        book.failed("a", "slow down".into(), Some(SignedDuration::from_secs(8)), Timestamp::UNIX_EPOCH);
+        book.failed("a", "slow down".into(), Again::Asked(SignedDuration::from_secs(8)), Timestamp::UNIX_EPOCH);
         assert!(!book.may_start(&"a", Timestamp::UNIX_EPOCH + SignedDuration::from_secs(7)));
         assert!(book.may_start(&"a", Timestamp::UNIX_EPOCH + SignedDuration::from_secs(11)));
     }

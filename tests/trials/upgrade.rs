@@ -83,6 +83,8 @@ pub fn run(way: &Way, rounds: usize, logs: &Path) -> Result<Vec<Round>> {
         all.push(seen);
         cluster.delete()?;
     }
+    let operator = plane.slipway(&["logs", "management-cp-0", "slipway-operator.service", "--lines", "100000"])?.must("slipway logs")?;
+    std::fs::write(logs.join("operator.log"), operator.out)?;
     plane.down()?;
     Ok(all)
 }

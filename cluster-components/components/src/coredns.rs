@@ -4,11 +4,12 @@ use crate::addons::AddonSettings;
 use crate::kubelet::CONTROL_PLANE_TAINT;
 use serde_json::{Value, json};
 
-/// No `forward`, and so no `loop`: a cluster in its own network has nobody to ask about other names. `lameduck` covers the time in which kube-proxies still send here.
+/// No `forward`, and so no `loop`: a cluster in its own network has nobody to ask about other names. `lameduck` covers the time in which kube-proxies still send here: they look at
+/// what changed every second, and whoever empties a Node waits for it.
 const COREFILE: &str = ".:53 {
     errors
     health {
-        lameduck 5s
+        lameduck 2s
     }
     ready
     kubernetes cluster.local in-addr.arpa ip6.arpa {

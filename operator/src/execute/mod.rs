@@ -25,6 +25,7 @@ pub use scene::{Scene, SceneMachine};
 use crate::api::CallError;
 use crate::context::Context;
 use crate::etcd::EtcdError;
+use crate::failures::Again;
 use crate::memory::Memory;
 use crate::observe::lists::touched;
 use crate::snapshots;
@@ -32,7 +33,7 @@ use jiff::{SignedDuration, Timestamp};
 use slipway_agent_api::AgentError;
 use slipway_cloud_api::CloudError;
 use slipway_crds::Step;
-use slipway_plan::{Action, ActionKey, Plan};
+use slipway_plan::{Action, ActionKey, Plan, PodKey};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,14 @@ pub enum EffectError {
     /// A member of etcd.
     #[error(transparent)]
     Etcd(#[from] EtcdError),
+    /// A disruption budget keeps a pod where it is, until others are there.
+    #[error("evict {pod}: a disruption budget does not allow it: {source}")]
+    Budget {
+        /// Which.
+        pod: PodKey,
+        /// What the API says.
+        source: CallError,
+    },
     /// The world is not as the plan assumed. The next pass sees how it is.
     #[error("not done, since {0}")]
     Precondition(String),
@@ -85,13 +94,14 @@ impl EffectError {
         Self::Own(error.to_string())
     }
 
-    /// When the other side wants to be asked again.
-    fn wait(&self) -> Option<SignedDuration> {
+    /// When it is tried again.
+    fn again(&self) -> Again {
         match self {
-            Self::Cloud(error) => error.retry_after.and_then(|d| SignedDuration::try_from(d).ok()),
+            Self::Cloud(error) => error.retry_after.and_then(|d| SignedDuration::try_from(d).ok()).map_or(Again::Doubling, Again::Asked),
             // Nothing is wrong: the plan was made from an older picture.
-            Self::Precondition(_) => Some(SignedDuration::ZERO),
-            Self::Api { .. } | Self::Agent(_) | Self::Etcd(_) | Self::Own(_) | Self::Deadline(_) => None,
+            Self::Precondition(_) => Again::Asked(SignedDuration::ZERO),
+            Self::Budget { .. } => Again::Steady,
+            Self::Api { .. } | Self::Agent(_) | Self::Etcd(_) | Self::Own(_) | Self::Deadline(_) => Again::Doubling,
         }
     }
 }
@@ -135,7 +145,7 @@ pub fn collect(memory: &mut Memory, context: &Context, now: Timestamp) {
             }
             Err(error) => {
                 tracing::warn!(action = %action, %error, "effect failed");
-                memory.failures.failed(key, error.to_string(), error.wait(), now);
+                memory.failures.failed(key, error.to_string(), error.again(), now);
             }
         }
     }

@@ -159,7 +159,7 @@ pub async fn evict(context: &Context, scene: &Scene, machine: &MachineName, pod:
         Err(error) if error.is_not_found() || error.is_conflict() => {}
         Err(error) if error.is_too_many_requests() => {
             events::drain_blocked(context, scene, machine, pod, &error).await;
-            return Err(EffectError::Api { what: format!("evict {pod}: a disruption budget does not allow it"), source: error });
+            return Err(EffectError::Budget { pod: pod.clone(), source: error });
         }
         Err(error) => return Err(EffectError::Api { what: format!("evict {pod}"), source: error }),
     }

@@ -6,7 +6,7 @@ use crate::draft::Draft;
 use crate::quorum::is_of;
 use crate::{Action, EtcdFacts, MachineRecord, MemberFacts, Reason, departure, maintenance};
 use jiff::Timestamp;
-use slipway_model::{MachineVersions, Part, Strategy};
+use slipway_model::{MachineName, MachineVersions, Part, Strategy};
 
 /// Parts of one machine that are told together, in the order of an upgrade. Going back takes the reverse.
 const STAGES: [&[Part]; 3] = [&[Part::Etcd], &[Part::ApiServer], &[Part::Controllers, Part::Node]];
@@ -47,21 +47,36 @@ fn in_place(draft: &mut Draft<'_>, planes: &[&MachineRecord]) {
         Readiness::Well => by_turn.first().copied(),
         Readiness::Soaking(until) => {
             draft.look_at(until);
-            // Emptying the next Node disturbs no component of the control plane, so it need not wait.
-            if let Some(next) = by_turn.first()
-                && parts.contains(&Part::Node)
-            {
-                node::emptied(draft, next, &target);
-            }
-            return;
+            return empty_next(draft, &by_turn, parts, &target);
         }
         // One that is ill itself comes first: the change may cure it, and nobody else is touched.
-        Readiness::OneIll(name) => behind.iter().copied().find(|m| m.name == name).filter(|m| may_be_changed_ill(draft, m, &target)),
+        Readiness::OneIll(name) => {
+            let changed = behind.iter().copied().find(|m| m.name == name).filter(|m| may_be_changed_ill(draft, m, &target));
+            if changed.is_none() && follows(draft, planes, &name) {
+                by_turn.retain(|m| m.name != name);
+                return empty_next(draft, &by_turn, parts, &target);
+            }
+            changed
+        }
         Readiness::Unsettled => None,
     };
     if let Some(machine) = turn {
         step(draft, machine, parts, &target, etcd);
     }
+}
+
+/// Empties the Node that is exchanged next: that disturbs no component of the control plane, so it need not wait for the machine before.
+fn empty_next(draft: &mut Draft<'_>, by_turn: &[&MachineRecord], parts: &[Part], target: &MachineVersions) {
+    if let Some(next) = by_turn.first()
+        && parts.contains(&Part::Node)
+    {
+        node::emptied(draft, next, target);
+    }
+}
+
+/// Whether a machine is not well only because it follows what it was told a moment ago.
+fn follows(draft: &Draft<'_>, planes: &[&MachineRecord], name: &MachineName) -> bool {
+    planes.iter().any(|m| m.name == *name && super::is_in_step(draft, m) && !is_settled(draft, m))
 }
 
 /// One machine's step of a stage.
@@ -107,7 +122,7 @@ pub(super) enum Readiness {
     /// All are well, but have to stay so until then.
     Soaking(Timestamp),
     /// Only this one is not.
-    OneIll(slipway_model::MachineName),
+    OneIll(MachineName),
     /// The membership changes, or several are ill.
     Unsettled,
 }

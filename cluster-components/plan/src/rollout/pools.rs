@@ -16,31 +16,41 @@ pub(super) fn roll(draft: &mut Draft<'_>) {
         let (outdated, others): (Vec<&MachineRecord>, Vec<&MachineRecord>) = members.iter().partition(|m| replace::is_outdated(draft, m));
         let behind: Vec<&MachineRecord> = others.into_iter().filter(|m| m.versions != pool.versions).collect();
         let all: Vec<&MachineRecord> = outdated.iter().chain(&behind).copied().collect();
-        if all.is_empty() || replace::refused(draft, pool.allow, &members) || !may_roll(draft, pool, &all) {
+        if all.is_empty() || replace::refused(draft, pool.allow, &members) {
             continue;
         }
-        if outdated.is_empty() {
-            in_place(draft, pool, wanted, &members, &behind);
-        } else {
-            replace::workers(draft, pool, wanted, &members);
+        match (may_roll(draft, pool, &all), outdated.is_empty()) {
+            (Turn::Now, true) => in_place(draft, pool, wanted, &members, &behind, change),
+            (Turn::Now, false) => replace::workers(draft, pool, wanted, &members),
+            (Turn::Soon, true) => in_place(draft, pool, wanted, &members, &behind, empty),
+            (Turn::Soon, false) | (Turn::Later, _) => {}
         }
     }
 }
 
+/// When a pool may be changed.
+enum Turn {
+    Now,
+    /// As soon as the last API server has followed: the Nodes that come first may be emptied meanwhile.
+    Soon,
+    Later,
+}
+
 /// Whether a pool may be changed now, or what it waits for.
-fn may_roll(draft: &mut Draft<'_>, pool: &Pool, behind: &[&MachineRecord]) -> bool {
+fn may_roll(draft: &mut Draft<'_>, pool: &Pool, behind: &[&MachineRecord]) -> Turn {
     let since = draft.observed.cluster.upgrade.as_ref().map_or(draft.observed.cluster.created, |u| u.since);
     let names = behind.iter().map(|m| m.name.as_str()).collect::<Vec<_>>().join(", ");
     if !control_plane_is_ahead(draft, pool) {
         let what = format!("the control plane, which goes before {names} of pool {}", pool.name);
         draft.wait(Reason::VersionSkew, what, since);
-        return false;
+        let soon = control_plane_is_nearly_ahead(draft, pool) && maintenance::maintenance_open(&draft.spec.maintenance, draft.now).is_ok();
+        return if soon { Turn::Soon } else { Turn::Later };
     }
     if !maintenance::may_disturb(draft, &format!("{names} of pool {} are upgraded then", pool.name)) {
-        return false;
+        return Turn::Later;
     }
     draft.wait(Reason::Upgrading, format!("{names} of pool {} to run {}", pool.name, pool.versions), since);
-    draft.nodes().is_some()
+    if draft.nodes().is_some() { Turn::Now } else { Turn::Later }
 }
 
 /// Whether the control plane has come so far that kubelets may follow. An upgrade that is about to begin begins there, preflight first.
@@ -49,6 +59,16 @@ pub(super) fn control_plane_is_ahead(draft: &Draft<'_>, pool: &Pool) -> bool {
     let planes: Vec<&MachineRecord> = serving(draft).collect();
     let begun = planes.iter().all(|m| m.versions == target) || draft.observed.cluster.upgrade.as_ref().is_some_and(|u| u.to == target);
     begun && (control_plane::is_back(&planes, &target) || api_servers_bear(draft, &pool.versions))
+}
+
+/// Whether every API server was told to be new enough for a pool's kubelets, and the last one is on its way.
+fn control_plane_is_nearly_ahead(draft: &Draft<'_>, pool: &Pool) -> bool {
+    let target = draft.spec.control_plane.versions;
+    let planes: Vec<&MachineRecord> = serving(draft).collect();
+    let told = |m: &&MachineRecord| m.versions.control_plane.is_some_and(|v| v.api_server >= pool.versions.node.kubelet);
+    let comes = |m: &&MachineRecord| is_settled(draft, m) || super::is_in_step(draft, m);
+    let begun = draft.observed.cluster.upgrade.as_ref().is_some_and(|u| u.to == target);
+    begun && !control_plane::is_back(&planes, &target) && planes.iter().all(|m| told(m) && comes(m))
 }
 
 /// Whether every API server is at least as new as a kubelet to come, patch included, and runs what it was told.
@@ -75,7 +95,15 @@ pub(super) fn surge(pool: &Pool, wanted: u32) -> u32 {
     }
 }
 
-fn in_place(draft: &mut Draft<'_>, pool: &Pool, wanted: u32, members: &[&MachineRecord], behind: &[&MachineRecord]) {
+/// Does what is due to as many machines as may be away.
+fn in_place(
+    draft: &mut Draft<'_>,
+    pool: &Pool,
+    wanted: u32,
+    members: &[&MachineRecord],
+    behind: &[&MachineRecord],
+    due: fn(&mut Draft<'_>, &MachineRecord, &MachineVersions),
+) {
     let floor = wanted.saturating_sub(may_be_away(pool, wanted));
     let mut spare = Spare::of(draft, members, floor);
     // Those that are away already cost nothing: they are finished first.
@@ -87,7 +115,14 @@ fn in_place(draft: &mut Draft<'_>, pool: &Pool, wanted: u32, members: &[&Machine
             wait_for_turn(draft, machine, pool, floor);
             continue;
         }
-        change(draft, machine, &pool.versions);
+        due(draft, machine, &pool.versions);
+    }
+}
+
+/// Empties a Node whose turn comes next.
+fn empty(draft: &mut Draft<'_>, machine: &MachineRecord, to: &MachineVersions) {
+    if is_settled(draft, machine) {
+        node::emptied(draft, machine, to);
     }
 }
 

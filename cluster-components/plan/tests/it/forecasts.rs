@@ -4,8 +4,9 @@ use crate::build::{at, complete, look, nothing, now, pass, patched, revised, set
 use crate::invariants::at_rest;
 use crate::time::aged;
 use jiff::SignedDuration;
-use slipway_model::{ClusterSpec, DeletionPolicy, Strategy};
+use slipway_model::{ClusterSpec, DeletionPolicy, MachineName, Strategy};
 use slipway_plan::{Action, ConditionType, End, Fact, Observed, Status, forecast, plan, seen};
+use std::collections::BTreeMap;
 
 fn deleting(mut world: Observed) -> Observed {
     world.cluster.deleting = Some(now());
@@ -45,13 +46,32 @@ pub fn is_what_is_done(spec: &ClusterSpec, world: &Observed) -> bool {
     forecast.end == End::Unbounded || shown(steps()) == executed(spec, world.clone())
 }
 
-/// Whether what is shown is what is done, from here.
-fn is_shown(spec: &ClusterSpec, world: &Observed) {
+/// What is done to each machine and to the cluster, in order.
+fn by_machine(steps: Vec<Vec<Action>>) -> BTreeMap<Option<MachineName>, Vec<Action>> {
+    let mut all: BTreeMap<_, Vec<Action>> = BTreeMap::new();
+    steps.into_iter().flatten().for_each(|action| all.entry(action.machine().cloned()).or_default().push(action));
+    all
+}
+
+/// What is shown from here, and what is done.
+fn both(spec: &ClusterSpec, world: &Observed) -> (Vec<Vec<Action>>, Vec<Vec<Action>>) {
     let mut world = world.clone();
     look(spec, &mut world);
     let forecast = forecast(spec, &seen(&world), now());
     assert_eq!(forecast.end, End::Done, "{forecast}");
-    assert_eq!(shown(forecast.steps.into_iter().map(|s| s.actions).collect()), executed(spec, world));
+    (shown(forecast.steps.into_iter().map(|s| s.actions).collect()), executed(spec, world))
+}
+
+/// Whether what is shown is what is done, from here.
+fn is_shown(spec: &ClusterSpec, world: &Observed) {
+    let (shown, done) = both(spec, world);
+    assert_eq!(shown, done);
+}
+
+/// The same where Nodes are emptied: machines that are changed side by side may be ahead of each other by as long as their pods take, which nobody knows.
+fn is_shown_of_each_machine(spec: &ClusterSpec, world: &Observed) {
+    let (shown, done) = both(spec, world);
+    assert_eq!(by_machine(shown), by_machine(done));
 }
 
 #[test]
@@ -87,7 +107,7 @@ fn what_is_shown_of_an_upgrade_is_what_is_done_forth_and_back() {
         let old = spec(planes, workers);
         for new in [upgraded(old.clone()), at(old.clone(), patched())] {
             let world = complete(&old);
-            is_shown(&new, &world);
+            is_shown_of_each_machine(&new, &world);
             at_rest(&new, &aged(&settled(&new, world))).unwrap();
         }
     }
