@@ -2,6 +2,7 @@
 
 use crate::artifacts::{ArtifactError, ArtifactIndex, CLOUD_CONTROLLER_MANAGER, Program, Versions};
 use crate::context::CloudAccess;
+use crate::execute::SceneMachine;
 use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use slipway_artifacts::{Component, image_reference};
@@ -239,6 +240,23 @@ pub fn pool_digest(pool: Option<&Pool>) -> String {
     // Maps of strings: serialising them cannot fail, and an empty text only means once more.
     let text = serde_json::to_vec(&settings).unwrap_or_default();
     hex::encode(Sha256::digest(text)).chars().take(16).collect()
+}
+
+/// A taint (`PreferNoSchedule`) of Nodes that are emptied in the course of an upgrade that has begun: what leaves one of them goes to one that stays, and
+/// not to the next that has to be left.
+pub const UPGRADE_PENDING: &str = "slipway.dev/upgrade-pending";
+
+/// Whether a machine's Node is to bear [`UPGRADE_PENDING`]: its kubelet is to be another minor, and some API server was told to be what is wanted.
+#[must_use]
+pub fn is_upgrade_pending(spec: &ClusterSpec, machines: &BTreeMap<MachineName, SceneMachine>, machine: &SceneMachine) -> bool {
+    let wanted = &spec.control_plane.versions;
+    let target = match machine.pool.is_control_plane() {
+        true => Some(wanted),
+        false => spec.pools.iter().find(|p| p.name == machine.pool).map(|p| &p.versions),
+    };
+    let api_server = |v: &MachineVersions| v.control_plane.map(|v| v.api_server);
+    let begun = || machines.values().any(|m| m.pool.is_control_plane() && api_server(&m.versions) == api_server(wanted));
+    target.is_some_and(|to| to.node.kubelet.minor != machine.versions.node.kubelet.minor) && begun()
 }
 
 /// `spec.providerID` of the Node on an instance.

@@ -179,7 +179,25 @@ impl Applier {
         {
             trouble.insert("removing what the plan does not name".into(), why);
         }
+        if trouble.is_empty()
+            && let Err(e) = self.old_ones_end(&plan.plan).await
+        {
+            trouble.insert("systemd".into(), e.to_string());
+        }
         trouble
+    }
+
+    /// Returns when nothing of what ran before runs any more: systemd takes a restart on and carries it out later. Others go by what is said to be applied:
+    /// a kubelet may not meet an API server that is older.
+    async fn old_ones_end(&self, plan: &MachinePlan) -> Result<(), SystemdError> {
+        let names: Vec<&str> = plan.units.iter().map(|unit| unit.name.as_str()).collect();
+        while !names.is_empty() {
+            let rows = self.systemd.list(&names).await?;
+            let Some(ending) = rows.iter().find(|row| row.ending) else { return Ok(()) };
+            self.say(&format!("waiting for the old {} to end", ending.name));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Ok(())
     }
 
     /// Records, then writes users, directories and files. What was written by earlier plans, and what could not be written now.

@@ -64,6 +64,8 @@ pub struct UnitRow {
     pub path: String,
     /// Whether a job for it is queued.
     pub queued: bool,
+    /// Whether what runs is what ran before a restart or stop that was asked for.
+    pub ending: bool,
 }
 
 type Row = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
@@ -229,13 +231,14 @@ impl Systemd {
         let rows: Vec<Row> = self.manager("ListUnitsByNames", &(names,)).await?;
         let row = |(name, _, load, active, sub, _, path, job, kind, _): Row| {
             let queued = job != 0;
+            let ending = active == "deactivating" || (queued && active == "active");
             // A unit that is about to be restarted is not up in the sense of whoever asked for the restart.
             let active = match (queued && active == "active", kind.as_str()) {
                 (true, "stop") => "deactivating".to_owned(),
                 (true, "start" | "restart" | "try-restart") => "activating".to_owned(),
                 _ => active,
             };
-            UnitRow { name, load, active, sub, path: path.as_str().to_owned(), queued }
+            UnitRow { name, load, active, sub, path: path.as_str().to_owned(), queued, ending }
         };
         Ok(rows.into_iter().map(row).collect())
     }

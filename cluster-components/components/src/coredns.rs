@@ -65,7 +65,7 @@ pub(crate) fn objects(settings: &AddonSettings) -> Vec<Value> {
 }
 
 fn deployment(settings: &AddonSettings, meta: &Value) -> Value {
-    let probe = |path: &str, port: &str, failures: u32| json!({ "httpGet": { "path": path, "port": port, "scheme": "HTTP" }, "failureThreshold": failures, "periodSeconds": 2, "timeoutSeconds": 2 });
+    let probe = |path: &str, port: &str, period: u32, failures: u32| json!({ "httpGet": { "path": path, "port": port, "scheme": "HTTP" }, "failureThreshold": failures, "periodSeconds": period, "timeoutSeconds": 2 });
     let container = json!({
         "name": "coredns", "image": settings.coredns.reference,
         // Imported on every node; where there is a registry, a node that lost it may still ask.
@@ -78,8 +78,8 @@ fn deployment(settings: &AddonSettings, meta: &Value) -> Value {
             { "name": "health", "containerPort": 8080, "protocol": "TCP" },
             { "name": "ready", "containerPort": 8181, "protocol": "TCP" },
         ],
-        "livenessProbe": probe("/health", "health", 15),
-        "readinessProbe": probe("/ready", "ready", 3),
+        "livenessProbe": probe("/health", "health", 2, 15),
+        "readinessProbe": probe("/ready", "ready", 1, 5),
         "resources": { "requests": { "cpu": "100m", "memory": "70Mi" }, "limits": { "memory": "170Mi" } },
         "securityContext": {
             "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,

@@ -111,7 +111,8 @@ pub enum NodeStart {
     WhenApiServes,
 }
 
-/// Seconds, as `--leader-elect-{lease-duration,renew-deadline,retry-period}`.
+/// Seconds, as `--leader-elect-{lease-duration,renew-deadline,retry-period}`. A leader reaches its own machine's API server only, and should outlive that
+/// one's restart, which takes five to six: evicted pods come back nowhere while nobody leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LeaderElection {
     /// After this long without renewal another may lead.
@@ -156,7 +157,7 @@ impl Profile {
     #[must_use]
     pub fn local(may_lower_oom_score: bool) -> Self {
         Self {
-            leader_election: LeaderElection { lease: 6, renew: 4, retry: 1 },
+            leader_election: LeaderElection { lease: 9, renew: 7, retry: 1 },
             api_shutdown: ApiShutdown { delay: 1, watch_grace: 1 },
             // A first leader is elected when the election timeout has passed once, by chance up to twice; between containers of one host half of
             // etcd's default is plenty.

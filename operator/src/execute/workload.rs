@@ -4,16 +4,16 @@ use super::{EffectError, Scene};
 use crate::api::{CallError, call};
 use crate::clock;
 use crate::context::{Context, FIELD_MANAGER};
-use crate::render;
+use crate::render::{self, UPGRADE_PENDING};
 use crate::report::events;
 use crate::workload::{ADDONS, NodeFacts};
 use futures::future::try_join_all;
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Taint};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, EvictParams, Patch, PatchParams, Preconditions};
 use kube::core::GroupVersionKind;
 use kube::{Api, Client};
 use serde_json::{Value, json};
-use slipway_model::MachineName;
+use slipway_model::{MachineName, Pool};
 use slipway_plan::PodKey;
 
 /// Annotation on a Node: digest of the pool's labels and taints as they were last put on.
@@ -85,20 +85,43 @@ pub async fn label_node(scene: &Scene, machine: &MachineName, node: &str, uid: &
     let what = format!("label Node {node}");
     let mut applied = call(nodes.patch(node, &params(), &Patch::Apply(&patch))).await.map_err(EffectError::api(&what))?;
     let present = applied.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
-    let missing = pool.map(|p| p.taints.clone()).unwrap_or_default().into_iter().filter(|t| {
-        !present.iter().any(|p| p.key == t.key && p.effect == t.effect.as_str() && p.value.as_deref().unwrap_or_default() == t.value)
-    });
-    let missing: Vec<_> = missing.map(|t| json!({"key": t.key, "value": t.value, "effect": t.effect.as_str()})).collect();
-    if !missing.is_empty() {
-        // A strategic merge on the key that the API merges taints by.
-        let patch = json!({"metadata": {"uid": uid, "resourceVersion": applied.metadata.resource_version}, "spec": {"taints": missing}});
-        applied = call(nodes.patch(node, &PatchParams::default(), &Patch::Strategic(&patch))).await.map_err(EffectError::api(&what))?;
+    let pending = render::is_upgrade_pending(&scene.spec, &scene.machines, record);
+    if let Some(taints) = with_taints(&present, pool, pending) {
+        // The list is replaced as a whole: as it was read, or not at all.
+        let patch = json!({"metadata": {"uid": uid, "resourceVersion": applied.metadata.resource_version}, "spec": {"taints": taints}});
+        applied = call(nodes.patch(node, &PatchParams::default(), &Patch::Merge(&patch))).await.map_err(EffectError::api(&what))?;
     }
     let facts = NodeFacts::of(&applied);
     door.note(|view| {
         view.nodes.insert(facts.name.clone(), facts);
     });
     Ok(())
+}
+
+/// A Node's taints with its pool's among them, and with that of an upgrade that is yet to come to it where there is one; those of others stay. `None` where
+/// nothing changes.
+fn with_taints(present: &[Taint], pool: Option<&Pool>, pending: bool) -> Option<Vec<Taint>> {
+    let taint = |key: &str, value: Option<&str>, effect: &str| Taint {
+        key: key.to_owned(),
+        value: value.map(str::to_owned),
+        effect: effect.to_owned(),
+        ..Taint::default()
+    };
+    let of_pool = pool.into_iter().flat_map(|p| &p.taints).map(|t| {
+        let value = Some(t.value.as_str()).filter(|v| !v.is_empty());
+        taint(&t.key, value, t.effect.as_str())
+    });
+    let ours: Vec<Taint> = of_pool.chain(pending.then(|| taint(UPGRADE_PENDING, None, "PreferNoSchedule"))).collect();
+    let is_same = |a: &Taint, b: &Taint| a.key == b.key && a.effect == b.effect;
+    let has = |wanted: &Taint| {
+        present.iter().any(|t| is_same(t, wanted) && t.value.as_deref().unwrap_or_default() == wanted.value.as_deref().unwrap_or_default())
+    };
+    let over = |t: &Taint| t.key == UPGRADE_PENDING && !pending;
+    if ours.iter().all(has) && !present.iter().any(over) {
+        return None;
+    }
+    let others = present.iter().filter(|t| !over(t) && !ours.iter().any(|own| is_same(own, t))).cloned();
+    Some(others.chain(ours.iter().cloned()).collect())
 }
 
 /// `returns`: with the time beside it, which says that it is ours to lift again. One that somebody else cordoned before stays theirs.
@@ -190,4 +213,25 @@ pub async fn delete_node(scene: &Scene, node: &str, uid: &str) -> Result<(), Eff
 
 fn gone(error: &CallError) -> bool {
     error.is_not_found() || error.is_conflict()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn taint(key: &str, value: Option<&str>, effect: &str) -> Taint {
+        Taint { key: key.into(), value: value.map(str::to_owned), effect: effect.into(), ..Taint::default() }
+    }
+
+    #[test]
+    fn taints_of_others_stay_and_that_of_an_upgrade_comes_and_goes() {
+        let role = taint("node-role.kubernetes.io/control-plane", None, "NoSchedule");
+        let pending = taint(UPGRADE_PENDING, None, "PreferNoSchedule");
+        assert_eq!(with_taints(std::slice::from_ref(&role), None, false), None);
+        let with = with_taints(std::slice::from_ref(&role), None, true).unwrap();
+        assert_eq!(with, [role.clone(), pending]);
+        assert_eq!(with_taints(&with, None, true), None);
+        assert_eq!(with_taints(&with, None, false).unwrap(), [role]);
+    }
 }

@@ -34,7 +34,7 @@ fn facts_of(node: &Seen, view: &View, spec: &ClusterSpec, machines: &BTreeMap<Ma
     NodeFacts {
         name: node.name.clone(),
         uid: node.uid.clone(),
-        labels_ok: machine.is_none_or(|(_, record)| labels_ok(node, spec, record)),
+        labels_ok: machine.is_none_or(|(_, record)| labels_ok(node, spec, machines, record)),
         machine: machine.map(|(name, _)| name.clone()),
         ready: node.ready == Some(true),
         since: node.since.unwrap_or(node.created),
@@ -56,10 +56,13 @@ fn owner<'a>(node: &Seen, machines: &'a BTreeMap<MachineName, SceneMachine>) -> 
     )
 }
 
-fn labels_ok(node: &Seen, spec: &ClusterSpec, record: &SceneMachine) -> bool {
+fn labels_ok(node: &Seen, spec: &ClusterSpec, machines: &BTreeMap<MachineName, SceneMachine>, record: &SceneMachine) -> bool {
     let pool = spec.pools.iter().find(|p| p.name == record.pool);
     let labels = render::node_labels(pool, record.pool.is_control_plane());
-    node.pool_digest == render::pool_digest(pool) && labels.iter().all(|(key, value)| node.labels.get(key) == Some(value))
+    let pending = render::is_upgrade_pending(spec, machines, record);
+    node.upgrade_pending == pending
+        && node.pool_digest == render::pool_digest(pool)
+        && labels.iter().all(|(key, value)| node.labels.get(key) == Some(value))
 }
 
 /// Names of the Nodes of these machines.

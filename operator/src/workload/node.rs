@@ -1,6 +1,7 @@
 //! What is needed of a Node, and of the pods on one that is being drained.
 
 use crate::execute::workload::{CORDONED, POOL_DIGEST};
+use crate::render::UPGRADE_PENDING;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
 use kube::ResourceExt;
@@ -27,6 +28,8 @@ pub struct NodeFacts {
     pub created: Timestamp,
     /// Digest of the pool's labels and taints that were last put on, empty before.
     pub pool_digest: String,
+    /// Whether new pods rather go elsewhere, because it is emptied soon.
+    pub upgrade_pending: bool,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// `v1.36.4`.
@@ -79,6 +82,7 @@ impl NodeFacts {
             unschedulable: spec.and_then(|s| s.unschedulable).unwrap_or(false),
             provider_id: spec.and_then(|s| s.provider_id.clone()).unwrap_or_default(),
             created: node.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |t| t.0),
+            upgrade_pending: spec.and_then(|s| s.taints.as_deref()).unwrap_or_default().iter().any(|t| t.key == UPGRADE_PENDING),
             pool_digest: node.annotations().get(POOL_DIGEST).cloned().unwrap_or_default(),
             labels: node.labels().clone(),
             kubelet_version: info.map(|i| i.kubelet_version.clone()).unwrap_or_default(),

@@ -64,7 +64,7 @@ async fn a_plan_becomes_users_files_and_running_units_and_only_what_changes_rest
         done(state, &two, &["a.service"]) && unit(state, "a.service").fingerprint != fingerprint
     });
     changed.await;
-    until("a is another process", || async { if machine.main_pid("a.service") == a { Err("not yet") } else { Ok(()) } }).await;
+    assert_ne!(machine.main_pid("a.service"), a);
     assert_eq!(machine.main_pid("b.service"), b);
 
     // A changed unit file is read anew; a removed unit is stopped and its file, program and unit go.
@@ -241,6 +241,25 @@ async fn a_unit_that_holds_its_own_start_holds_up_nothing_else() {
     machine.exec("touch /run/there");
     state(&client, "a runs", |state| done(state, &digest, &["a.service"]) && unit(state, "once.service").result == "success").await;
     assert!(machine.exec("journalctl --no-pager --unit=a.service").contains("waiting for /run/there"));
+}
+
+#[tokio::test]
+async fn nothing_is_applied_while_what_ran_before_still_runs() {
+    const LINGERS: &str = "#!/bin/sh\ntrap 'while [ ! -e /run/end ]; do sleep 0.05; done; exit 0' TERM\nwhile :; do sleep 0.05; done\n";
+    let machine = Machine::boot().await;
+    let client = machine.claimed().await;
+    let mut wanted = plan(&machine);
+    wanted.artifacts[0] = machine.program("a", LINGERS);
+    let one = client.apply_plan(None, 1, &wanted).await.unwrap();
+    state(&client, "both run", |state| done(state, &one, &["a.service", "b.service"])).await;
+    let before = machine.main_pid("a.service");
+    wanted.files[0].content = "two".into();
+    let two = client.apply_plan(Some(&one), 1, &wanted).await.unwrap();
+    let waiting = state(&client, "the old one is waited for", |state| state.applying.contains("the old a.service to end")).await;
+    assert_eq!((waiting.applied_digest.as_str(), &machine.main_pid("a.service")), (one.0.as_str(), &before));
+    machine.exec("touch /run/end");
+    state(&client, "the new one runs", |state| done(state, &two, &["a.service"])).await;
+    assert_ne!(machine.main_pid("a.service"), before);
 }
 
 #[tokio::test]

@@ -179,7 +179,7 @@ fn a_change_restarts_what_it_must_and_nothing_else() {
     assert_eq!(restarts(&|m| m.artifacts.get_mut("kubelet").unwrap().sha256 = "another".into()), ["kubelet"]);
     assert_eq!(restarts(&|m| m.artifacts.get_mut("etcdctl").unwrap().sha256 = "another".into()), Vec::<String>::new());
     assert_eq!(restarts(&|m| m.cluster.images.others.truncate(1)), ["slipway-images"]);
-    assert_eq!(restarts(&|m| m.cluster.profile.leader_election.lease = 9), ["kube-controller-manager", "kube-scheduler"]);
+    assert_eq!(restarts(&|m| m.cluster.profile.leader_election.lease = 60), ["kube-controller-manager", "kube-scheduler"]);
     let etcds = vec!["198.18.1.11".parse().unwrap()];
     assert_eq!(restarts(&|m| m.etcd_endpoints = EtcdEndpoints::All(etcds.clone())), ["kube-apiserver"]);
 }
