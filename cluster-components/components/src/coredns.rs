@@ -91,6 +91,11 @@ fn deployment(settings: &AddonSettings, meta: &Value) -> Value {
         "weight": 100,
         "podAffinityTerm": { "labelSelector": { "matchLabels": { "k8s-app": "kube-dns" } }, "topologyKey": "kubernetes.io/hostname" },
     });
+    // Rather apart from each other than off the control planes.
+    let on_workers = json!({
+        "weight": 50,
+        "preference": { "matchExpressions": [{ "key": "node-role.kubernetes.io/control-plane", "operator": "DoesNotExist" }] },
+    });
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta,
         "spec": {
@@ -100,7 +105,10 @@ fn deployment(settings: &AddonSettings, meta: &Value) -> Value {
             "template": {
                 "metadata": { "labels": { "k8s-app": "kube-dns" } },
                 "spec": {
-                    "affinity": { "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [apart] } },
+                    "affinity": {
+                        "nodeAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [on_workers] },
+                        "podAntiAffinity": { "preferredDuringSchedulingIgnoredDuringExecution": [apart] },
+                    },
                     "containers": [container],
                     "dnsPolicy": "Default",
                     "nodeSelector": { "kubernetes.io/os": "linux" },
