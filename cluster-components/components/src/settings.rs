@@ -157,7 +157,7 @@ impl Profile {
     #[must_use]
     pub fn local(may_lower_oom_score: bool) -> Self {
         Self {
-            leader_election: LeaderElection { lease: 9, renew: 7, retry: 1 },
+            leader_election: LeaderElection { lease: 7, renew: 6, retry: 1 },
             api_shutdown: ApiShutdown { delay: 1, watch_grace: 1 },
             // A first leader is elected when the election timeout has passed once, by chance up to twice; between containers of one host half of
             // etcd's default is plenty.

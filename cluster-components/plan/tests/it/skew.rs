@@ -1,6 +1,7 @@
 //! Version skew: the rules in a table, and random changes that pass the guard and never break a rule, whatever machines have made real by then.
 
 use crate::build::versions;
+use crate::traces::config;
 use proptest::prelude::*;
 use slipway_model::{ControlPlaneVersions, KubernetesVersion, MachineName, MachineVersions, NodeVersions};
 use slipway_plan::{Running, SkewViolation, skew_allows, skew_violations};
@@ -161,7 +162,7 @@ fn moved(versions: &MachineVersions, etcd: i32, api_server: i32, controllers: i3
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(config(200, 20_000))]
 
     /// At every moment a machine may be running what it was told before, what it was told last, or any mixture of both; and one that is silent runs what
     /// it followed to, though that is not known.

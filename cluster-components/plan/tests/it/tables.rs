@@ -296,6 +296,47 @@ fn a_founders_instance_without_a_record_is_no_stray_once_the_cluster_lives() {
     assert!(plan.waits.iter().any(|w| w.reason == Reason::ControlPlaneMachineLost));
 }
 
+/// A pool that is gone from the Cluster and whose machines go: found by long random lives.
+#[test]
+fn what_one_pool_has_too_many_makes_up_for_nothing() {
+    let mut world = complete(&spec(3, 2));
+    let ready = |world: &Observed, spec: &ClusterSpec| plan(spec, &seen(world), now()).condition(ConditionType::Ready).unwrap().status;
+    assert_eq!(ready(&world, &spec(3, 2)), Status::True);
+    let larger = spec(5, 0);
+    let mut looked = false;
+    for _ in 0..400 {
+        let wanted = plan(&larger, &seen(&world), now());
+        let ready = wanted.condition(ConditionType::Ready).unwrap().status;
+        let planes = world.nodes.known().unwrap().iter().filter(|n| n.ready && n.name.starts_with("demo-cp-")).count();
+        assert!(ready != Status::True || planes == 5, "Ready with {planes} control planes: {:?}", wanted.conditions);
+        looked |= planes < 5;
+        for action in wanted.actions {
+            let _ = simulate(&larger, &mut world, &action, now());
+        }
+        for happening in happenings(&world) {
+            happen(&mut world, &happening, now());
+        }
+    }
+    assert!(looked, "it never had too few");
+    assert_eq!(ready(&settled(&larger, world), &larger), Status::True);
+}
+
+/// Found by long random lives: a create call that came through after what it had made before was recorded and gone.
+#[test]
+fn what_a_late_call_made_beside_the_recorded_instance_is_not_the_machine() {
+    let spec = spec(1, 2);
+    let mut world = complete(&spec);
+    world.cloud.known_mut().unwrap().instances.iter_mut().find(|i| i.machine == demo("w-1")).unwrap().id = "another".into();
+    slipway_plan::world_follows(&mut world, now());
+    assert!(world.agents.get(&demo("w-1")).unwrap().heard().is_none(), "nobody asks the agent of another instance");
+    let decided = plan(&spec, &seen(&world), now() + DEAD_AFTER);
+    let replaced = |a: &Action| matches!(a, Action::DeleteMachine { machine, .. } if *machine == demo("w-1"));
+    assert!(decided.actions.iter().any(replaced), "{:?}", decided.actions);
+    let world = settled(&spec, world);
+    let instances = &world.cloud.known().unwrap().instances;
+    assert!(instances.len() == 3 && instances.iter().all(|i| i.id != "another"), "{instances:?}");
+}
+
 #[test]
 fn every_reason_explains_itself() {
     for reason in Reason::ALL {

@@ -40,12 +40,12 @@ fn life() -> Life {
     Life::new(specs, nothing(), Grain::Fine, budget).giving(BUILDS).losing(&[Loss::Vanishes, Loss::Stops, Loss::Hangs, Loss::Forgets])
 }
 
-/// How many lives, and which.
-fn config() -> ProptestConfig {
+/// How many cases, usually and thoroughly, and which.
+pub fn config(usually: u32, thoroughly: u32) -> ProptestConfig {
     let given = |name: &str| std::env::var_os(name).is_some();
     let mut config = ProptestConfig { failure_persistence: Some(Box::new(FileFailurePersistence::Off)), ..ProptestConfig::default() };
     if !given("PROPTEST_CASES") {
-        config.cases = if thorough() { 1000 } else { 20 };
+        config.cases = if thorough() { thoroughly } else { usually };
     }
     if !given("PROPTEST_MAX_SHRINK_ITERS") {
         config.max_shrink_iters = 200;
@@ -83,7 +83,7 @@ fn walk(life: &Life, choices: &[prop::sample::Index]) -> Result<Vec<(Moment, Opt
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(config(20, 1000))]
 
     #[test]
     fn no_long_life_breaks_an_invariant(choices in prop::collection::vec(any::<prop::sample::Index>(), length())) {
