@@ -63,13 +63,8 @@ async fn ask_on(board: Arc<Board>, trust: Trust, probe: Probe) {
         let (name, unit) = (probe.name.clone(), probe.unit.clone());
         board.probe(ProbeStatus { name, unit, healthy, message: answer.err().unwrap_or_default(), since_ms: now_ms() });
         let pause = match unhealthy_since {
-            None => {
-                if lasting {
-                    LAZY
-                } else {
-                    EAGER
-                }
-            }
+            None if lasting => LAZY,
+            None => EAGER,
             Some(since) if since.elapsed() < EAGER_FOR => EAGER,
             Some(_) => PATIENT,
         };

@@ -231,9 +231,10 @@ impl Systemd {
         let rows: Vec<Row> = self.manager("ListUnitsByNames", &(names,)).await?;
         let row = |(name, _, load, active, sub, _, path, job, kind, _): Row| {
             let queued = job != 0;
-            let ending = active == "deactivating" || (queued && active == "active");
+            let is_asked_to_go = queued && active == "active";
+            let ending = is_asked_to_go || active == "deactivating";
             // A unit that is about to be restarted is not up in the sense of whoever asked for the restart.
-            let active = match (queued && active == "active", kind.as_str()) {
+            let active = match (is_asked_to_go, kind.as_str()) {
                 (true, "stop") => "deactivating".to_owned(),
                 (true, "start" | "restart" | "try-restart") => "activating".to_owned(),
                 _ => active,
