@@ -2,14 +2,14 @@
 //! is an [`Asker`] and keeps its connection: of the processor that a starting machine lacks, a TLS handshake is what such a question costs.
 
 use crate::credentials::provider;
-use http::{Request, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use rustls::client::Resumption;
-use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
 use rustls::{ClientConfig, RootCertStore};
 use slipway_agent_api::AnyCertificate;
 use std::path::Path;
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-/// Most of an answer that is read only to get past it, in bytes.
+/// Most of an answer that is read only to get past it, or of a small document, in bytes.
 const SMALL: usize = 64 * 1024;
 
 /// Where a GET goes.
@@ -46,9 +46,12 @@ pub enum HttpError {
     /// TLS settings.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
-    /// A CA file that is none.
+    /// A PEM file that holds nothing of what it should.
     #[error("{0}")]
-    Ca(String),
+    Pem(String),
+    /// An answer that is larger than a small document, or broke off.
+    #[error("its answer was not whole: {0}")]
+    Body(String),
     /// Too slow.
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
@@ -113,20 +116,22 @@ impl Trust {
 
     /// Takes certificates of the authorities in a PEM file.
     pub fn file(path: &Path) -> Result<Self, HttpError> {
-        let shown = path.display();
-        let pem = std::fs::read(path).map_err(|e| HttpError::Ca(format!("{shown}: {e}")))?;
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            // A bundle of the distribution may hold one that rustls cannot read; the others still count.
-            let _ = roots.add(certificate.map_err(|e| HttpError::Ca(format!("{shown}: {e}")))?);
-        }
-        if roots.is_empty() {
-            return Err(HttpError::Ca(format!("{shown}: no certificate in it")));
-        }
         let config = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots)
+            .with_root_certificates(roots(path)?)
             .with_no_client_auth();
+        Ok(Self::Authorities(finish(config)))
+    }
+
+    /// The same, and shows who asks: a certificate and its key, both PEM files.
+    pub fn client(ca: &Path, certificate: &Path, key: &Path) -> Result<Self, HttpError> {
+        let wrong = |path: &Path, e: rustls::pki_types::pem::Error| HttpError::Pem(format!("{}: {e}", path.display()));
+        let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect).map_err(|e| wrong(certificate, e))?;
+        let key = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, e))?;
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots(ca)?)
+            .with_client_auth_cert(chain, key)?;
         Ok(Self::Authorities(finish(config)))
     }
 
@@ -142,6 +147,21 @@ impl Trust {
             Self::Anybody(config) | Self::Authorities(config) => config.clone(),
         }
     }
+}
+
+/// The certificates of a PEM file, of which there must be one.
+fn roots(path: &Path) -> Result<RootCertStore, HttpError> {
+    let shown = path.display();
+    let pem = std::fs::read(path).map_err(|e| HttpError::Pem(format!("{shown}: {e}")))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        // A bundle of the distribution may hold one that rustls cannot read; the others still count.
+        let _ = roots.add(certificate.map_err(|e| HttpError::Pem(format!("{shown}: {e}")))?);
+    }
+    if roots.is_empty() {
+        return Err(HttpError::Pem(format!("{shown}: no certificate in it")));
+    }
+    Ok(roots)
 }
 
 fn finish(mut config: ClientConfig) -> Arc<ClientConfig> {
@@ -229,6 +249,18 @@ pub async fn fetch(target: &Target, trust: &Trust, within: Duration) -> Result<I
 
 type Sender = SendRequest<BoxBody<Bytes, hyper::Error>>;
 
+/// One request for a small JSON document, or with one: the answer's status and body. Redirects are not followed.
+pub async fn exchange(method: Method, target: &Target, trust: &Trust, body: Vec<u8>) -> Result<(StatusCode, Bytes), HttpError> {
+    let mut request = request(target, "close")?;
+    *request.method_mut() = method;
+    request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *request.body_mut() = of(body);
+    let answer = connect(target, trust).await?.send_request(request).await?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), SMALL).collect().await.map_err(|e| HttpError::Body(e.to_string()))?;
+    Ok((status, body.to_bytes()))
+}
+
 async fn get(target: &Target, trust: &Trust) -> Result<http::Response<Incoming>, HttpError> {
     Ok(connect(target, trust).await?.send_request(request(target, "close")?).await?)
 }
@@ -258,8 +290,12 @@ fn request(target: &Target, connection: &'static str) -> Result<Request<BoxBody<
         .header(header::HOST, target.authority())
         .header(header::USER_AGENT, concat!("slipway-agent/", env!("CARGO_PKG_VERSION")))
         .header(header::CONNECTION, connection)
-        .body(Empty::<Bytes>::new().map_err(|never| match never {}).boxed())
+        .body(of(vec![]))
         .map_err(|_| HttpError::Url(target.path.clone()))
+}
+
+fn of(body: Vec<u8>) -> BoxBody<Bytes, hyper::Error> {
+    Full::new(Bytes::from(body)).map_err(|never| match never {}).boxed()
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ mod logs;
 mod notify;
 mod place;
 mod probes;
+pub mod release_lease;
 mod reset;
 mod root;
 mod run;

@@ -3,6 +3,7 @@
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use slipway_agent::http::{Asker, Target, Trust};
+use slipway_agent::release_lease::{Released, release};
 use slipway_agent::wait_for::{Condition, wait_for};
 use std::path::PathBuf;
 use tracing_subscriber::filter::LevelFilter;
@@ -31,6 +32,8 @@ enum Command {
     },
     /// Waits, for ever, until something is there: what a unit needs before it starts.
     WaitFor(WaitFor),
+    /// Gives back the Lease of a controller that has ended on this machine, as its unit does when it has stopped.
+    ReleaseLease(ReleaseLease),
     /// Prints the version.
     Version,
 }
@@ -62,6 +65,37 @@ struct What {
     /// A directory with an entry.
     #[arg(long)]
     dir_nonempty: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct ReleaseLease {
+    /// URL of the Lease.
+    #[arg(long)]
+    url: String,
+    /// PEM file of the API server's authority.
+    #[arg(long)]
+    ca: PathBuf,
+    /// PEM file of the controller's certificate.
+    #[arg(long)]
+    cert: PathBuf,
+    /// PEM file of its key.
+    #[arg(long)]
+    key: PathBuf,
+}
+
+impl ReleaseLease {
+    async fn run(self) -> anyhow::Result<()> {
+        let trust = Trust::client(&self.ca, &self.cert, &self.key)?;
+        let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        match release(&Target::parse(&self.url)?, &trust, &host)
+            .await
+            .with_context(|| format!("the Lease {} was not given back", self.url))?
+        {
+            Released::Yes => println!("the Lease {} is given back: another may lead", self.url),
+            Released::NotOurs => {}
+        }
+        Ok(())
+    }
 }
 
 impl WaitFor {
@@ -113,6 +147,7 @@ fn main() -> anyhow::Result<()> {
             runtime.block_on(wait_for(&what, &mut condition));
             Ok(())
         }
+        Command::ReleaseLease(args) => runtime.block_on(args.run()),
         Command::Version => {
             println!("{}", env!("CARGO_PKG_VERSION"));
             Ok(())

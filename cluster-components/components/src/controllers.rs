@@ -1,7 +1,7 @@
 //! What kube-controller-manager and kube-scheduler have in common: a kubeconfig towards the machine's own apiserver, a serving certificate, a lease.
 
 use crate::part::{CLUSTER_CA, Part};
-use crate::unit::Hold;
+use crate::unit::{Hold, bin};
 use crate::{ClusterSettings, NodeStart, kube_apiserver};
 use slipway_model::{Content, Credential};
 
@@ -46,12 +46,27 @@ pub(crate) fn kubeconfig(
     part.file(format!("/etc/kubernetes/{component}.conf"), 0o600, content)
 }
 
-/// The flags that they share.
-pub(crate) fn flags(part: &mut Part, kubeconfig: &str, credential: &Credential, cluster: &ClusterSettings) -> Vec<String> {
+/// The flags that they share, and what gives the Lease `name` back when the process has ended: they do not do it themselves, and while it runs out,
+/// evicted pods come back nowhere.
+pub(crate) fn flags(
+    part: &mut Part,
+    name: &str,
+    kubeconfig: &str,
+    credential: &Credential,
+    cluster: &ClusterSettings,
+) -> (Vec<String>, Vec<String>) {
     // Without a certificate each start would make an RSA key first, on the way to a Ready cluster.
     let (certificate, key) = part.pair("server", credential);
     let election = cluster.profile.leader_election;
-    vec![
+    let release = vec![
+        bin("slipway-agent"),
+        "release-lease".into(),
+        format!("--url={LOCAL_API}/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{name}"),
+        format!("--ca={CLUSTER_CA}"),
+        format!("--cert={certificate}"),
+        format!("--key={key}"),
+    ];
+    let flags = vec![
         format!("--kubeconfig={kubeconfig}"),
         format!("--authentication-kubeconfig={kubeconfig}"),
         format!("--authorization-kubeconfig={kubeconfig}"),
@@ -63,5 +78,6 @@ pub(crate) fn flags(part: &mut Part, kubeconfig: &str, credential: &Credential, 
         format!("--leader-elect-lease-duration={}s", election.lease),
         format!("--leader-elect-renew-deadline={}s", election.renew),
         format!("--leader-elect-retry-period={}s", election.retry),
-    ]
+    ];
+    (flags, release)
 }

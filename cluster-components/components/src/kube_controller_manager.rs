@@ -36,7 +36,7 @@ pub(crate) fn render(
     part.secret_directory();
     let (user, credential) = ("system:kube-controller-manager", &credentials.controller_manager);
     let kubeconfig = controllers::kubeconfig(&mut part, "kube-controller-manager", user, credential, cluster, &credentials.node.cluster_ca);
-    let mut args = controllers::flags(&mut part, &kubeconfig, credential, cluster);
+    let (mut args, release) = controllers::flags(&mut part, "kube-controller-manager", &kubeconfig, credential, cluster);
     let signing = part.secret("sa.key", credentials.service_account_key.clone());
     args.extend([
         "--use-service-account-credentials=true".into(),
@@ -62,6 +62,7 @@ pub(crate) fn render(
     }
     let mut service = Service::program("Kubernetes controller manager", "kube-controller-manager", args).run_as(USER.0);
     service.hold = controllers::hold();
+    service.afterwards = Some(release);
     service.extra.push(controllers::AFTER_THE_API);
     part.finish(&service, &["kube-controller-manager"], artifacts, http("https://127.0.0.1:10257/healthz"))
 }

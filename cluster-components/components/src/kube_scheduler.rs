@@ -16,9 +16,10 @@ pub(crate) fn render(
     part.secret_directory();
     let (user, credential) = ("system:kube-scheduler", &credentials.scheduler);
     let kubeconfig = controllers::kubeconfig(&mut part, "kube-scheduler", user, credential, cluster, &credentials.node.cluster_ca);
-    let args = controllers::flags(&mut part, &kubeconfig, credential, cluster);
+    let (args, release) = controllers::flags(&mut part, "kube-scheduler", &kubeconfig, credential, cluster);
     let mut service = Service::program("Kubernetes scheduler", "kube-scheduler", args).run_as(USER.0);
     service.hold = controllers::hold();
+    service.afterwards = Some(release);
     service.extra.push(controllers::AFTER_THE_API);
     part.finish(&service, &["kube-scheduler"], artifacts, http("https://127.0.0.1:10259/healthz"))
 }

@@ -60,6 +60,8 @@ pub(crate) struct Service {
     pub hold: Vec<Hold>,
     /// Commands, run one after the other; all but a oneshot have one.
     pub commands: Vec<Vec<String>>,
+    /// Run when none of its processes is left, however it ended. That it fails changes nothing.
+    pub afterwards: Option<Vec<String>>,
     /// More lines of `[Service]`.
     pub extra: Vec<&'static str>,
 }
@@ -77,6 +79,7 @@ impl Service {
             environment: vec![],
             hold: vec![],
             commands: vec![command],
+            afterwards: None,
             extra: vec![],
         }
     }
@@ -118,6 +121,9 @@ impl Service {
         }
         for command in &self.commands {
             let _ = writeln!(text, "ExecStart={}", line(command, if self.kind == Kind::Oneshot { " " } else { " \\\n  " }));
+        }
+        if let Some(command) = &self.afterwards {
+            let _ = writeln!(text, "ExecStopPost=-{}", line(command, " "));
         }
         text.push_str(if self.kind == Kind::Oneshot { "Restart=on-failure\n" } else { "Restart=always\n" });
         text.push_str("RestartSec=300ms\n");
