@@ -1,5 +1,7 @@
 //! A client that counts: reads and writes one ConfigMap ten times a second through the load balancer, with a fresh connection each time, no retries and
-//! a second's patience.
+//! a second's patience. One read and one write are under way at a time: what it sees of a request that is never answered is its own patience.
+
+pub mod open_loop;
 
 use crate::api::{Api, Failure};
 use anyhow::{Result, bail};
@@ -12,8 +14,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 const PERIOD: Duration = Duration::from_millis(100);
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a request may take.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 const COLLECTION: &str = "/api/v1/namespaces/default/configmaps";
+const NAME: &str = "slipway-probe";
 
 /// What was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -79,12 +83,12 @@ pub struct Prober {
 impl Prober {
     /// Makes the ConfigMap and begins.
     pub fn start(api: &Api) -> Result<Self> {
-        let object =
-            |n: u64| json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "slipway-probe"}, "data": {"n": n.to_string()}});
-        match api.request("POST", COLLECTION, Some(&object(0)), Duration::from_secs(10)) {
-            Ok(answer) if matches!(answer.status, 201 | 409) => {}
-            other => bail!("the prober's ConfigMap cannot be made: {other:?}"),
-        }
+        Self::with_patience(api, PATIENCE)
+    }
+
+    /// The same with another patience than a second.
+    pub fn with_patience(api: &Api, patience: Duration) -> Result<Self> {
+        make(api, NAME)?;
         let (stop, probes) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(vec![])));
         let spawn = |kind: Kind| {
             let (api, stop, probes) = (api.clone(), stop.clone(), probes.clone());
@@ -92,11 +96,11 @@ impl Prober {
                 let mut count = 0;
                 while !stop.load(Ordering::Relaxed) {
                     count += 1;
-                    let body = object(count);
+                    let body = object(NAME, count);
                     let began = Instant::now();
                     let failure = match kind {
-                        Kind::Read => once(&api, "GET", None),
-                        Kind::Write => once(&api, "PUT", Some(&body)),
+                        Kind::Read => once(&api, "GET", None, patience),
+                        Kind::Write => once(&api, "PUT", Some(&body), patience),
                     };
                     let ended = Instant::now();
                     if let Ok(mut probes) = probes.lock() {
@@ -125,6 +129,14 @@ impl Prober {
         // Two threads stand behind it: where they have stopped asking, nothing is calm.
         let asked = probes.iter().next_back().map_or(last, |p| p.ended);
         asked.saturating_duration_since(last)
+    }
+
+    /// Whether a read and a write have ended that began after `since`; the text says what is missing. Until then one that began earlier may still be
+    /// waiting, and a report would not know of it.
+    pub fn asked_since(&self, since: Instant) -> Result<(), String> {
+        let probes = self.probes.lock().map(|p| p.clone()).unwrap_or_default();
+        let asked = |kind: Kind| probes.iter().rev().any(|p| p.kind == kind && p.began >= since);
+        [Kind::Read, Kind::Write].into_iter().find(|kind| !asked(*kind)).map_or(Ok(()), |kind| Err(format!("no {kind:?} has ended")))
     }
 
     /// Failures since then, for people.
@@ -175,8 +187,19 @@ impl Drop for Prober {
     }
 }
 
-fn once(api: &Api, method: &str, body: Option<&Value>) -> Option<String> {
-    match api.request(method, &format!("{COLLECTION}/slipway-probe"), body, PATIENCE) {
+fn object(name: &str, n: u64) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"n": n.to_string()}})
+}
+
+fn make(api: &Api, name: &str) -> Result<()> {
+    match api.request("POST", COLLECTION, Some(&object(name, 0)), Duration::from_secs(10)) {
+        Ok(answer) if matches!(answer.status, 201 | 409) => Ok(()),
+        other => bail!("the prober's ConfigMap {name} cannot be made: {other:?}"),
+    }
+}
+
+fn once(api: &Api, method: &str, body: Option<&Value>, patience: Duration) -> Option<String> {
+    match api.request(method, &format!("{COLLECTION}/{NAME}"), body, patience) {
         Ok(answer) if answer.status == 200 => None,
         Ok(answer) => Some(format!("status {}: {}", answer.status, answer.body["message"].as_str().unwrap_or_default())),
         Err(Failure::NotSent(why)) => Some(format!("not sent: {why}")),

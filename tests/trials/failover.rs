@@ -2,9 +2,10 @@
 
 use super::calm;
 use crate::cluster::{Cluster, Machine, spec};
+use crate::prober::open_loop::{OpenLoop, Taken};
 use crate::prober::{Prober, Report};
 use crate::{Plane, until};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde::Serialize;
 use std::path::Path;
@@ -37,6 +38,24 @@ impl Victim {
     }
 }
 
+/// What is done.
+pub struct Way {
+    /// Kubernetes version.
+    pub version: String,
+    /// How often each thing dies.
+    pub rounds: usize,
+    /// How long the client with one request under way waits for it.
+    pub patience: Duration,
+    /// Only these die; all where empty.
+    pub only: Vec<String>,
+}
+
+/// The two clients that count.
+struct Clients {
+    prober: Prober,
+    open_loop: OpenLoop,
+}
+
 /// One death.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -46,7 +65,9 @@ pub struct Round {
     /// What clients saw.
     #[serde(flatten)]
     pub seen: Report,
-    /// Failures, one line each.
+    /// What a writer saw beside them that waits for nobody.
+    pub open_loop: Taken,
+    /// Failures, one line each; not the open loop's.
     pub failures: Vec<String>,
     /// Seconds until the control plane was whole again.
     pub healed: f64,
@@ -64,35 +85,56 @@ pub struct Deaths {
 }
 
 /// Makes a cluster of three control planes and two workers and lets each kind of thing die so many times.
-pub fn run(version: &str, rounds: usize, logs: &Path) -> Result<Vec<Deaths>> {
+pub fn run(way: &Way, logs: &Path) -> Result<Vec<Deaths>> {
+    let victims = chosen(&way.only)?;
     let plane = Plane::up()?;
-    let cluster = Cluster::create(&plane, "trial", &spec(version, 3, 2))?;
-    let prober = Prober::start(cluster.api())?;
-    let mut all: Vec<Deaths> = Victim::ALL.iter().map(|v| Deaths { what: v.what(), rounds: vec![] }).collect();
-    for round in 0..rounds {
-        for (victim, deaths) in Victim::ALL.into_iter().zip(&mut all) {
-            let seen = once(&cluster, &prober, victim, round).with_context(|| format!("{}, round {}", victim.what(), round + 1))?;
-            println!(
-                "    {} on {}, round {}: longest gap {:.2} s reading, {:.2} s writing, {} failed, whole after {:.1} s",
-                victim.what(),
-                seen.machine,
-                round + 1,
-                seen.seen.read.longest_gap,
-                seen.seen.write.longest_gap,
-                seen.seen.failed(),
-                seen.healed
-            );
-            seen.failures.iter().for_each(|failure| println!("      {failure}"));
+    let cluster = Cluster::create(&plane, "trial", &spec(&way.version, 3, 2))?;
+    let clients = Clients { prober: Prober::with_patience(cluster.api(), way.patience)?, open_loop: OpenLoop::start(cluster.api())? };
+    let mut all: Vec<Deaths> = victims.iter().map(|v| Deaths { what: v.what(), rounds: vec![] }).collect();
+    for round in 0..way.rounds {
+        for (victim, deaths) in victims.iter().zip(&mut all) {
+            let seen = once(&cluster, &clients, *victim, round).with_context(|| format!("{}, round {}", victim.what(), round + 1))?;
+            tell(*victim, round, way.patience, &seen);
             deaths.rounds.push(seen);
         }
     }
-    prober.finish(Some(&logs.join("probes.jsonl")))?;
+    clients.prober.finish(Some(&logs.join("probes.jsonl")))?;
+    clients.open_loop.finish(&logs.join("open-loop.jsonl"))?;
     cluster.delete()?;
     plane.down()?;
     Ok(all)
 }
 
-fn once(cluster: &Cluster<'_>, prober: &Prober, victim: Victim, round: usize) -> Result<Round> {
+/// The victims that are named, or all.
+fn chosen(only: &[String]) -> Result<Vec<Victim>> {
+    for name in only {
+        let all = || Victim::ALL.map(Victim::what).join(", ");
+        ensure!(Victim::ALL.iter().any(|v| v.what() == name), "nothing dies as {name:?}: {}", all());
+    }
+    Ok(Victim::ALL.into_iter().filter(|v| only.is_empty() || only.iter().any(|name| name == v.what())).collect())
+}
+
+fn tell(victim: Victim, round: usize, patience: Duration, round_seen: &Round) {
+    let (seen, open_loop) = (&round_seen.seen, &round_seen.open_loop);
+    println!(
+        "    {} on {}, round {}: longest gap {:.2} s reading, {:.2} s writing ({patience:?} of patience), {} failed, whole after {:.1} s",
+        victim.what(),
+        round_seen.machine,
+        round + 1,
+        seen.read.longest_gap,
+        seen.write.longest_gap,
+        seen.failed(),
+        round_seen.healed
+    );
+    println!(
+        "      open loop: writes taken again after {:.2} s; of {}, {} got no answer and {} failed",
+        open_loop.longest_gap, open_loop.writes, open_loop.unanswered, open_loop.failed
+    );
+    round_seen.failures.iter().for_each(|failure| println!("      {failure}"));
+}
+
+fn once(cluster: &Cluster<'_>, clients: &Clients, victim: Victim, round: usize) -> Result<Round> {
+    let prober = &clients.prober;
     cluster.settle("the cluster", Duration::from_secs(180))?;
     calm(prober)?;
     let (leader, followers) = cluster.etcd_leader()?;
@@ -129,7 +171,23 @@ fn once(cluster: &Cluster<'_>, prober: &Prober, victim: Victim, round: usize) ->
         }
         cluster.control_plane_whole()
     })?;
-    let healed = at.elapsed().as_secs_f64();
+    let whole = Instant::now();
+    let healed = whole.duration_since(at).as_secs_f64();
+    until("clients have asked anew", Duration::from_secs(60), || prober.asked_since(whole))?;
     calm(prober)?;
-    Ok(Round { machine, seen: prober.report(at), failures: prober.failures(at), healed, new_leader })
+    let open_loop = clients.open_loop.report(at)?;
+    Ok(Round { machine, seen: prober.report(at), open_loop, failures: prober.failures(at), healed, new_leader })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn who_dies_is_named_as_in_the_table_or_not_at_all() {
+        assert_eq!(chosen(&[]).unwrap(), Victim::ALL);
+        assert_eq!(chosen(&["kill -9 etcd leader".to_owned()]).unwrap(), [Victim::EtcdLeader]);
+        assert!(chosen(&["etcd".to_owned()]).unwrap_err().to_string().contains("kill -9 etcd follower"));
+    }
 }
