@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod agents;
+mod ahead;
 mod asked_snapshots;
 mod build;
 mod explore;
 mod faults;
 mod forecasts;
+mod halfway;
 mod harms;
 mod healing;
 mod invariants;
@@ -14,6 +16,7 @@ mod joining;
 mod life;
 mod maintenance;
 mod membership;
+mod readiness;
 mod rollout;
 mod skew;
 mod stories;
