@@ -1,16 +1,14 @@
 //! `Cluster`: one object describes a whole Kubernetes cluster, its node pools inline.
 
-use crate::progress::{Decision, Step, Wait};
-use crate::upgrade::{Amount, Versions};
+use crate::cluster_status::ClusterStatus;
+use crate::maintenance::{ControlPlaneUpgrade, Maintenance, PoolUpgrade, UpgradeChecks};
+use crate::upgrade::Amount;
 use crate::{rules, schemas};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use k8s_openapi::jiff::Timestamp;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use slipway_model::{Allow, DeletionPolicy, Healing, ProxyMode, Strategy, TaintEffect, Weekday};
+use slipway_model::{DeletionPolicy, ProxyMode, TaintEffect};
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// The cluster that is wanted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, CustomResource, KubeSchema)]
@@ -81,66 +79,6 @@ pub struct ClusterSpec {
     /// What an upgrade of the control plane may do without. Leave it out unless you have a reason.
     #[serde(default, skip_serializing_if = "UpgradeChecks::is_default")]
     pub upgrade: UpgradeChecks,
-}
-
-/// What an upgrade of the control plane may do without.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct UpgradeChecks {
-    /// APIs that the new version does not serve any more and whose use holds no upgrade up, each as the refusal names it: `group/version resource`, e.g.
-    /// `policy/v1beta1 podsecuritypolicies`. Every other one still does. For uses that are known to have ended: API servers forget them only when they are
-    /// started again.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), inner(length(max = 253)))]
-    #[x_kube(validation = rules::removed_apis())]
-    pub ignore_removed_apis: Vec<String>,
-}
-
-impl UpgradeChecks {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// When machines may be disturbed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Maintenance {
-    /// While true, nothing that disturbs machines is begun. What was begun is finished.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub paused: bool,
-    /// Times of the week in which machines may be disturbed. None: at any time.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32))]
-    pub windows: Vec<Window>,
-    /// Whether dead machines are replaced while machines may not be disturbed. Always: at any time, paused or not. InWindows: as everything else.
-    #[serde(default)]
-    #[schemars(schema_with = "schemas::healing")]
-    pub healing: Healing,
-}
-
-impl Maintenance {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-/// A time that comes again every week.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Window {
-    /// Days on which it begins. None: every day.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schemas::weekdays")]
-    pub days: Vec<Weekday>,
-    /// When it begins, as hours and minutes in UTC, e.g. 02:30.
-    #[schemars(length(max = 16))]
-    #[x_kube(validation = rules::time_of_day())]
-    pub start: String,
-    /// How long it lasts, in minutes, up to a whole day.
-    #[schemars(with = "i32")]
-    #[x_kube(validation = rules::window_minutes())]
-    pub minutes: u32,
 }
 
 /// Where a cluster's machines run: exactly one of the fields that the schema knows.
@@ -233,26 +171,6 @@ pub struct ControlPlane {
     pub replace_request: String,
 }
 
-/// How control-plane machines are changed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ControlPlaneUpgrade {
-    /// InPlace: the machine stays and its components are exchanged, one at a time. Replace: a new machine joins, then an old one leaves.
-    #[serde(default)]
-    #[schemars(schema_with = "schemas::strategy")]
-    pub strategy: Strategy,
-    /// InPlaceOnly: whatever would replace a machine is refused before anything changes.
-    #[serde(default)]
-    #[schemars(schema_with = "schemas::allow")]
-    pub allow: Allow,
-}
-
-impl ControlPlaneUpgrade {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
 /// A pool of worker machines that are alike.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -302,45 +220,6 @@ pub struct Pool {
     /// When a machine of it counts as failed and is replaced.
     #[serde(default, skip_serializing_if = "HealthCheck::is_default")]
     pub health_check: HealthCheck,
-}
-
-/// How a pool's machines are changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::surge_or_unavailable())]
-pub struct PoolUpgrade {
-    /// InPlace: the machine is drained, its components are exchanged, and pods may come back. Replace: a new machine comes, the old one is drained and goes.
-    #[serde(default)]
-    #[schemars(schema_with = "schemas::strategy")]
-    pub strategy: Strategy,
-    /// How many machines more than wanted there may be while machines are replaced: a number, or a percentage of the pool (rounded up).
-    #[serde(default = "one_machine")]
-    #[schemars(schema_with = "schemas::amount")]
-    pub max_surge: Amount,
-    /// How many machines fewer than wanted may be Ready while the pool is changed: a number, or a percentage of the pool (rounded down).
-    #[serde(default = "one_machine")]
-    #[schemars(schema_with = "schemas::amount")]
-    pub max_unavailable: Amount,
-    /// InPlaceOnly: whatever would replace a machine is refused before anything changes.
-    #[serde(default)]
-    #[schemars(schema_with = "schemas::allow")]
-    pub allow: Allow,
-}
-
-impl Default for PoolUpgrade {
-    fn default() -> Self {
-        Self { strategy: Strategy::default(), max_surge: one_machine(), max_unavailable: one_machine(), allow: Allow::default() }
-    }
-}
-
-impl PoolUpgrade {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-}
-
-fn one_machine() -> Amount {
-    Amount::Int(1)
 }
 
 /// When a machine counts as failed.
@@ -446,183 +325,4 @@ impl ComponentVersions {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
-}
-
-/// What was last seen of the cluster, and what was recorded about it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ClusterStatus {
-    /// metadata.generation that the rest of the status speaks of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-    /// Ready: all that the spec asks for is there and works. InfrastructureReady: network, load balancer and every machine exist. ControlPlaneAvailable: the
-    /// API answers. EtcdHealthy: every member is healthy. WorkersReady: every wanted worker has a Ready Node. UpToDate: every machine runs what the spec says.
-    /// Progressing: something is being changed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schemas::conditions")]
-    pub conditions: Vec<Condition>,
-    /// Where its API is reached, e.g. https://198.18.1.2:6443.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
-    /// The Kubernetes version that its API servers run.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    pub kubernetes_version: Option<String>,
-    /// The build of the agent that new machines get and the others are brought to: sha256 of its file.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64))]
-    pub agent_build: Option<String>,
-    /// Control-plane machines.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub control_plane: Option<Counts>,
-    /// Worker machines of all pools.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workers: Option<Counts>,
-    /// What is being done now.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub steps: Vec<Step>,
-    /// What is being waited for: on which machine, since when, the last error, the next try.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub waits: Vec<Wait>,
-    /// Members of etcd, as a quorum of them says.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["id"]))]
-    pub etcd_members: Vec<EtcdMember>,
-    /// Why things were done, the latest last: what `slipway explain` tells.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub decisions: Vec<Decision>,
-    /// Facts that Slipway wrote down before it acted on them. They are not to be edited.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recorded: Option<Recorded>,
-}
-
-/// A member of etcd.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct EtcdMember {
-    /// etcd's number of it, 16 hexadecimal digits.
-    pub id: String,
-    /// Its machine; empty where it has none.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub machine: String,
-    /// Leader, Follower, Learner, or Silent where it does not answer.
-    #[serde(default)]
-    pub role: String,
-    /// Version of its program, where it answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
-    pub version: Option<String>,
-}
-
-/// Machines of a kind.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Counts {
-    /// Those that are ready.
-    #[serde(default)]
-    #[schemars(with = "i32")]
-    pub ready: u32,
-    /// Those that are wanted.
-    #[serde(default)]
-    #[schemars(with = "i32")]
-    pub wanted: u32,
-    /// Both as text, e.g. 2/3.
-    #[serde(default)]
-    pub summary: String,
-}
-
-impl Counts {
-    /// `ready` of `wanted`.
-    #[must_use]
-    pub fn new(ready: u32, wanted: u32) -> Self {
-        Self { ready, wanted, summary: format!("{ready}/{wanted}") }
-    }
-}
-
-/// What the operator recorded about a cluster. It changes only by compare-and-swap.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Recorded {
-    /// The load balancer's address. It never changes once it is here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<Endpoint>,
-    /// Machines whose etcd members found the cluster, sorted.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub founders: Vec<String>,
-    /// Their addresses when etcd first had a quorum. What founders are told names all of them, for as long as one of them is there.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub founder_addresses: BTreeMap<String, String>,
-    /// Whether etcd ever had a quorum. From then on nothing is founded again.
-    #[serde(default)]
-    pub bootstrapped: bool,
-    /// Machine numbers that each pool (cp for the control plane) has used. None is used twice.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub ordinals: BTreeMap<String, Ordinals>,
-    /// The upgrade that was begun and is not over.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub upgrade: Option<Upgrade>,
-}
-
-/// An upgrade of the control plane that was begun.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Upgrade {
-    /// What the control plane ran before.
-    pub from: Versions,
-    /// What it shall run.
-    pub to: Versions,
-    /// Name of the EtcdSnapshot that was taken before anything changed.
-    pub snapshot: String,
-    /// When it was begun.
-    #[schemars(schema_with = "crate::schemas::time")]
-    pub since: Timestamp,
-    /// Why it stands still, if it does.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stopped: Option<Stopped>,
-}
-
-/// Why an upgrade stands still.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Stopped {
-    /// The machine that did not come back.
-    pub machine: String,
-    /// What of it was changed: etcd, apiServer, controllers or node.
-    pub part: String,
-    /// What it said.
-    pub why: String,
-    /// When.
-    #[schemars(schema_with = "crate::schemas::time")]
-    pub since: Timestamp,
-}
-
-/// An address and a port.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Endpoint {
-    /// Address or name.
-    pub host: String,
-    /// TCP port.
-    #[schemars(with = "i32", range(min = 1, max = 65_535))]
-    pub port: u16,
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "https://{}:{}", self.host, self.port)
-    }
-}
-
-/// Machine numbers of a pool.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Ordinals {
-    /// Below this, every number has had its Machine or never will.
-    #[serde(default)]
-    #[schemars(with = "i64")]
-    pub settled: u32,
-    /// The first number that was never handed out.
-    #[serde(default)]
-    #[schemars(with = "i64")]
-    pub next: u32,
 }

@@ -12,8 +12,10 @@ pub mod render;
 pub mod rules;
 
 mod cluster;
+mod cluster_status;
 mod conditions;
 mod machine;
+mod maintenance;
 mod pool;
 mod progress;
 mod schemas;
@@ -21,21 +23,21 @@ mod snapshot;
 mod upgrade;
 
 pub use cluster::{
-    Cluster, ClusterSpec, ClusterStatus, ComponentVersions, ControlPlane, ControlPlaneUpgrade, Counts, Endpoint, EtcdMember, HealthCheck,
-    LocalProvider, Maintenance, Network, NodeCondition, Ordinals, Pool, PoolUpgrade, Provider, Recorded, Stopped, Taint, Upgrade,
-    UpgradeChecks, Window,
+    Cluster, ClusterSpec, ComponentVersions, ControlPlane, HealthCheck, LocalProvider, Network, NodeCondition, Pool, Provider, Taint,
 };
+pub use cluster_status::{ClusterStatus, Counts, Endpoint, EtcdMember, Ordinals, Recorded};
 pub use conditions::{Finding, set_conditions};
 pub use machine::{
     AgentStatus, Instance, Join, Machine, MachinePhase, MachineRole, MachineSpec, MachineStatus, ProbeStatus, Program, RefusedBuild, Stage,
     UnitStatus, VersionChange,
 };
+pub use maintenance::{ControlPlaneUpgrade, Maintenance, PoolUpgrade, UpgradeChecks, Window};
 pub use pool::{NodePool, NodePoolSpec, NodePoolStatus};
 pub use progress::{Decision, Step, Wait};
 pub use render::{all, yaml};
 pub use slipway_model::{Allow, DeletionPolicy, Healing, ProxyMode, Strategy, TaintEffect, Weekday};
 pub use snapshot::{EtcdSnapshot, EtcdSnapshotSpec, EtcdSnapshotStatus};
-pub use upgrade::{Amount, Versions};
+pub use upgrade::{Amount, Stopped, Upgrade, Versions};
 
 /// The API group of everything here.
 pub const GROUP: &str = "slipway.dev";

@@ -1,5 +1,6 @@
-//! Versions of what runs on a machine, and numbers of machines, as objects carry them.
+//! Versions of what runs on a machine, the upgrade from some to others, and numbers of machines, as objects carry them.
 
+use k8s_openapi::jiff::Timestamp;
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,39 @@ pub struct Versions {
     /// containerd.
     #[schemars(length(max = 32))]
     pub containerd: String,
+}
+
+/// An upgrade of the control plane that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Upgrade {
+    /// What the control plane ran before.
+    pub from: Versions,
+    /// What it shall run.
+    pub to: Versions,
+    /// Name of the EtcdSnapshot that was taken before anything changed.
+    pub snapshot: String,
+    /// When it was begun.
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub since: Timestamp,
+    /// Why it stands still, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Stopped>,
+}
+
+/// Why an upgrade stands still.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Stopped {
+    /// The machine that did not come back.
+    pub machine: String,
+    /// What of it was changed: etcd, apiServer, controllers or node.
+    pub part: String,
+    /// What it said.
+    pub why: String,
+    /// When.
+    #[schemars(schema_with = "crate::schemas::time")]
+    pub since: Timestamp,
 }
 
 /// A number of machines or a percentage of them, as `intstr.IntOrString`.
