@@ -11,6 +11,7 @@ mod leaks;
 pub mod net;
 mod plane;
 pub mod prober;
+pub mod programs;
 pub mod skew;
 pub mod trials;
 mod wait;

@@ -4,7 +4,7 @@ use crate::workload;
 use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use slipway_tests::{Plane, processes, until};
+use slipway_tests::{Plane, processes, programs, until};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -94,23 +94,10 @@ fn scale(plane: &Plane, workers: u32) -> Result<()> {
 fn kill_everything_once(plane: &Plane) -> Result<()> {
     let control_plane = plane.machines(CLUSTER, "cp")?[0].clone();
     let worker = plane.machines(CLUSTER, "workers")?[0].clone();
-    let mut victims: Vec<(String, &str)> = [
-        "etcd",
-        "kube-apiserver",
-        "kube-controller-manager",
-        "kube-scheduler",
-        "slipway-ccm-local",
-        "containerd",
-        "kubelet",
-        "kube-proxy",
-        "slipway-agent",
-    ]
-    .iter()
-    .map(|name| (control_plane.clone(), *name))
-    .collect();
-    victims.extend(["containerd", "kubelet", "kube-proxy", "slipway-agent"].iter().map(|name| (worker.clone(), *name)));
-    victims
-        .extend(["etcd", "kube-apiserver", "slipway-operator", "slipway-agent"].iter().map(|name| ("management-cp-0".to_owned(), *name)));
+    let agent = programs::AGENT;
+    let mut victims: Vec<(String, &str)> = programs::of_control_plane().chain([agent]).map(|name| (control_plane.clone(), name)).collect();
+    victims.extend(programs::NODE.into_iter().chain([agent]).map(|name| (worker.clone(), name)));
+    victims.extend(["etcd", "kube-apiserver", "slipway-operator", agent].map(|name| ("management-cp-0".to_owned(), name)));
     for (machine, name) in victims {
         let running = |name: &str| -> Vec<i32> { plane.processes_of(&machine, name).into_iter().map(|p| p.pid).collect() };
         let before = running(name);
