@@ -6,7 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use slipway_tests::cluster::{Cluster, spec};
-use slipway_tests::{Plane, until};
+use slipway_tests::{Plane, programs, until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -17,18 +17,8 @@ const WORKER: &str = "agents-workers-0";
 const PLANE: &str = "agents-cp-0";
 /// Renewed after two minutes: within this suite.
 const CERTIFICATE_LIFE: &str = "3m";
-/// Everything that a machine's units run, and what holds its pods.
-const PROGRAMS: [&str; 9] = [
-    "etcd",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "slipway-ccm-local",
-    "containerd",
-    "kubelet",
-    "kube-proxy",
-    "containerd-shim-runc-v2",
-];
+/// What holds a pod.
+const SHIM: &str = "containerd-shim-runc-v2";
 
 #[test]
 fn agents_are_exchanged_one_at_a_time_fall_back_and_are_renewed_and_nothing_else_notices() {
@@ -99,10 +89,12 @@ fn told(cluster: &Cluster<'_>) -> Result<BTreeMap<String, Value>> {
     Ok(cluster.machine_objects()?.iter().map(|m| (name(m), m["status"]["agent"].clone())).collect())
 }
 
-/// What runs on the machines, agents excepted. A process that is about to become another program still has the name of who made it.
+/// What the units of the machines run, and what holds pods: neither agents nor the operator, which another release exchanges. A process that is about to
+/// become another program still has the name of who made it.
 fn running(plane: &Plane) -> BTreeSet<(String, String, i32)> {
     let ours = |host: &str| host == WORKER || host == PLANE;
-    let processes = plane.processes().into_iter().filter(|p| ours(&p.host) && PROGRAMS.contains(&p.name.as_str()));
+    let stays = |name: &str| name == SHIM || programs::of_control_plane().any(|program| program == name);
+    let processes = plane.processes().into_iter().filter(|p| ours(&p.host) && stays(&p.name));
     processes.map(|p| (p.host, p.name, p.pid)).collect()
 }
 
@@ -140,7 +132,7 @@ impl<'a> Undisturbed<'a> {
             ensure!(before.iter().any(|(host, name, _)| name == program && host == machine), "no {program} on {machine}: {before:?}");
         }
         // CoreDNS goes to whichever Node is there first.
-        ensure!(before.iter().any(|(_, name, _)| name == "containerd-shim-runc-v2"), "nothing holds a pod: {before:?}");
+        ensure!(before.iter().any(|(_, name, _)| name == SHIM), "nothing holds a pod: {before:?}");
         Ok(Self { cluster, before })
     }
 
