@@ -4,7 +4,7 @@ use crate::build::{at, complete, look, new, now, old, patched, spec, upgraded, v
 use crate::life::records;
 use crate::time::older;
 use jiff::{SignedDuration, Timestamp};
-use slipway_model::{ClusterSpec, MachineName, MachineVersions, Part};
+use slipway_model::{ClusterSpec, MachineName, MachineVersions, Part, Weekday, Window};
 use slipway_plan::{
     Action, AgentFacts, Fact, MachineRecord, Observed, Plan, PreflightFacts, Reason, happen, happenings, plan, seen, simulate,
 };
@@ -96,6 +96,23 @@ fn the_next_node_is_emptied_while_the_machine_before_follows_and_not_when_it_is_
     let decided = plan(&next, &seen(&world), now());
     assert!(decided.waits.iter().any(|w| w.machine.as_ref() == Some(&first) && w.reason == Reason::NodeNotReady), "{:?}", decided.waits);
     assert_eq!(cordoned(&decided), Vec::<&MachineName>::new(), "its step may yet fail");
+}
+
+#[test]
+fn no_node_is_emptied_ahead_when_machines_may_not_be_disturbed() {
+    let mut world = complete(&spec(1, 2));
+    let next = upgraded(spec(1, 2));
+    walk(&next, &mut world, |_, plan| !cordoned(plan).is_empty());
+    assert!(planes(&world).any(|m| !is_settled(&world, &m.name)), "the API server follows, and a pool's Node is emptied ahead");
+    let mut held = next.clone();
+    held.maintenance.paused = true;
+    let decided = plan(&held, &seen(&world), now());
+    assert_eq!(cordoned(&decided), Vec::<&MachineName>::new());
+    // The tests live on a Thursday, at midnight.
+    held = next;
+    held.maintenance.windows = vec![Window { days: vec![Weekday::Saturday], start: 120, minutes: 60 }];
+    let decided = plan(&held, &seen(&world), now());
+    assert_eq!(cordoned(&decided), Vec::<&MachineName>::new());
 }
 
 #[test]
