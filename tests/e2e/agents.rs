@@ -1,12 +1,13 @@
-//! Agents exchanged as a new release of Slipway does it: by `slipway up` with other programs. One machine at a time, no unit of any machine restarted; one
-//! that fails costs one machine's agent a moment, and the others nothing. And certificates renewed long before they end.
+//! Agents exchanged as a new release of Slipway does it: by `slipway up` with other programs, the management plane's own first. One machine of a cluster at
+//! a time, no unit of any machine restarted; one that fails costs one machine's agent a moment, and the others nothing. And certificates renewed long
+//! before they end.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use slipway_tests::cluster::{Cluster, spec};
-use slipway_tests::{Plane, programs, until};
+use slipway_tests::{Finished, Plane, programs, until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 const WORKER: &str = "agents-workers-0";
 const PLANE: &str = "agents-cp-0";
+const MANAGEMENT: &str = "management-cp-0";
 /// Renewed after two minutes: within this suite.
 const CERTIFICATE_LIFE: &str = "3m";
 /// What holds a pod.
@@ -48,9 +50,20 @@ impl Release {
         Ok(Self { sha256: sha256(&path)?, bin, is_tested: agent == std::fs::read(plane.bin().join("slipway-agent"))? })
     }
 
-    fn up(&self, plane: &Plane) -> Result<()> {
+    fn up(&self, plane: &Plane) -> Result<Finished> {
         let bin = self.bin.to_string_lossy();
-        plane.slipway(&["up", "--no-check", "--bin", &bin, "--agent-certificate-life", CERTIFICATE_LIFE])?.must("slipway up").map(drop)
+        plane.slipway(&["up", "--no-check", "--bin", &bin, "--agent-certificate-life", CERTIFICATE_LIFE])?.must("slipway up")
+    }
+
+    /// Brings it up, and the management machine's agent with it. Another `up` finds nothing to do.
+    fn up_everywhere(&self, plane: &Plane) -> Result<()> {
+        self.up(plane)?;
+        let now = agent(plane, MANAGEMENT)?;
+        ensure!(sha256(Path::new(&format!("/proc/{now}/exe")))? == self.sha256, "the management machine's agent is not this release's");
+        let again = self.up(plane)?;
+        ensure!(again.out.contains("nothing to do") && !again.err.contains("agent"), "once more, `up` says {}{}", again.err, again.out);
+        ensure!(agent(plane, MANAGEMENT)? == now, "once more, `up` restarts the management machine's agent");
+        Ok(())
     }
 }
 
@@ -92,7 +105,7 @@ fn told(cluster: &Cluster<'_>) -> Result<BTreeMap<String, Value>> {
 /// What the units of the machines run, and what holds pods: neither agents nor the operator, which another release exchanges. A process that is about to
 /// become another program still has the name of who made it.
 fn running(plane: &Plane) -> BTreeSet<(String, String, i32)> {
-    let ours = |host: &str| host == WORKER || host == PLANE;
+    let ours = |host: &str| [WORKER, PLANE, MANAGEMENT].contains(&host);
     let stays = |name: &str| name == SHIM || programs::of_control_plane().any(|program| program == name);
     let processes = plane.processes().into_iter().filter(|p| ours(&p.host) && stays(&p.name));
     processes.map(|p| (p.host, p.name, p.pid)).collect()
@@ -128,7 +141,9 @@ impl<'a> Undisturbed<'a> {
             let last = std::mem::replace(&mut before, running(cluster.plane()));
             if last == before { Ok(()) } else { Err(format!("{} and {} processes", last.len(), before.len())) }
         })?;
-        for (machine, program) in [(WORKER, "kubelet"), (PLANE, "etcd"), (PLANE, "kube-apiserver")] {
+        for (machine, program) in
+            [(WORKER, "kubelet"), (PLANE, "etcd"), (PLANE, "kube-apiserver"), (MANAGEMENT, "etcd"), (MANAGEMENT, "kube-apiserver")]
+        {
             ensure!(before.iter().any(|(host, name, _)| name == program && host == machine), "no {program} on {machine}: {before:?}");
         }
         // CoreDNS goes to whichever Node is there first.
@@ -184,7 +199,10 @@ fn exchanged() -> Result<()> {
     println!("    shown first");
     let second = Release::new(&plane, "second", &altered(&program, "second"))?;
     cluster.patch(&json!({"maintenance": {"paused": true}}))?;
-    second.up(&plane)?;
+    let management = agent(&plane, MANAGEMENT)?;
+    second.up_everywhere(&plane)?;
+    ensure!(agent(&plane, MANAGEMENT)? != management, "the management machine's agent is still process {management}");
+    undisturbed.end()?;
     until("agents wait for the end of the pause", Duration::from_secs(60), || {
         let waits = waits(&cluster, "Paused")?;
         if waits.iter().any(|w| w["what"].to_string().contains("are exchanged then")) { Ok(()) } else { Err(format!("{waits:?}")) }
@@ -207,7 +225,7 @@ fn exchanged() -> Result<()> {
     println!("    a build that ends at once");
     let control_plane = agent(&plane, PLANE)?;
     let broken = Release::new(&plane, "broken", ENDS_AT_ONCE)?;
-    broken.up(&plane)?;
+    management_keeps(&plane, &second, &broken)?;
     undisturbed.until("the worker's agent is what it was", |told| {
         told.get(WORKER).is_some_and(|a| a["refused"]["build"] == broken.sha256.as_str() && a["build"] == second.sha256.as_str())
     })?;
@@ -234,7 +252,7 @@ fn exchanged() -> Result<()> {
 
     println!("    a good one again");
     let third = Release::new(&plane, "third", &altered(&program, "third"))?;
-    third.up(&plane)?;
+    third.up_everywhere(&plane)?;
     undisturbed.until("all agents are the third build", |told| all_are(told, &third.sha256))?;
     cluster.settle("the cluster", Duration::from_secs(60))?;
 
@@ -252,6 +270,24 @@ fn exchanged() -> Result<()> {
     first.up(&plane)?;
     let traces = plane.down()?;
     ensure!(traces.is_empty(), "left on the host after `slipway down`: {traces:#?}");
+    Ok(())
+}
+
+/// The management machine's agent tries what does not stay once, and `up` says so each time and goes on.
+fn management_keeps(plane: &Plane, kept: &Release, refused: &Release) -> Result<()> {
+    let before = agent(plane, MANAGEMENT)?;
+    let first = refused.up(plane)?;
+    ensure!(first.err.contains("waiting for the end of the trial"), "`up` does not say what it waits for: {}", first.err);
+    let now = agent(plane, MANAGEMENT)?;
+    ensure!(now != before, "the management machine's agent did not try the build");
+    let again = refused.up(plane)?;
+    ensure!(agent(plane, MANAGEMENT)? == now, "the management machine's agent tried the same build again");
+    ensure!(!again.err.contains("waiting") && again.out.contains("nothing was changed"), "once more, `up` says {}{}", again.err, again.out);
+    for said in [first, again].map(|finished| finished.out) {
+        let told = said.contains("warning") && said.contains("no such luck") && said.contains(&refused.sha256[..12]);
+        ensure!(told, "a build that does not stay is not told of: {said}");
+    }
+    ensure!(sha256(Path::new(&format!("/proc/{now}/exe")))? == kept.sha256, "the build before did not come back");
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! `slipway up`: from nothing, or from wherever the last run ended, to a management plane and ready clusters.
 //!
 //! ```text
-//! file ──► doctor ──► lock ──┬─ artifacts ─┬─► machine ──► plan ──► API ──► CRDs ──► apply FILE ──► Ready ──► checks
+//! file ──► doctor ──► lock ──┬─ artifacts ─┬─► machine ──► agent ──► plan ──► API ──► CRDs ──► apply FILE ──► Ready ──► checks
 //!                            └─ daemon ────┘
 //! ```
 //! Every step looks before it acts, so the second run changes nothing and says so.
@@ -13,6 +13,7 @@ use crate::file::{self, Object};
 use crate::outcome::{Outcome, refused, timed_out};
 use crate::output::{print, seconds, table};
 use crate::place::{Place, write_private};
+use crate::plane::agent::Exchange;
 use crate::plane::identity::PlaneIdentity;
 use crate::plane::{Settings, daemon, machine, objects, own};
 use crate::screen::Screen;
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 use kube::Client;
 use serde::Serialize;
 use slipway_artifacts::{Artifact, EnsureOptions, Store, catalogue};
+use slipway_model::ArtifactRef;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +33,8 @@ use std::time::{Duration, Instant};
 pub struct Report {
     /// Whether anything had to be done.
     pub changed: bool,
+    /// What is not as asked for, though all works: for people.
+    pub warnings: Vec<String>,
     /// Kubeconfig of the management plane.
     pub management_kubeconfig: PathBuf,
     /// The clusters of the file.
@@ -109,7 +113,7 @@ pub async fn run(global: &Global, args: &Up) -> Result<Outcome> {
     let bin = programs(args.bin.as_deref())?;
     own::present(&bin)?;
     let place = Place::new(global.state.as_deref())?;
-    let settings = doctor::settings(&place, &args.name, &args.range, &args.store)?;
+    let settings = doctor::settings(&place, &args.cloud, &args.store)?;
     settings.agree(&place)?;
     let (deadline, timeout) = (Instant::now() + args.timeout, args.timeout);
     let (screen, report) = (Arc::new(Screen::new()), Report::default());
@@ -146,8 +150,10 @@ async fn work(run: &mut Run, global: &Global, objects: &[Object], versions: Vec<
     if started {
         screen.note(&format!("local cloud: started in {}", settings.range));
     }
-    let (client, changed) = run.timed("management plane", plane(&place, &screen, &cloud, &artifacts, run.operator.clone())).await?;
+    let Standing { client, changed, warning } =
+        run.timed("management plane", plane(&place, &screen, &cloud, &artifacts, run.operator.clone())).await?;
     run.report.changed = started || changed;
+    run.report.warnings.extend(warning);
     run.report.management_kubeconfig = place.management_kubeconfig();
     link_kubectl(&place, &artifacts)?;
     crate::commands::bring_up::clusters(run, global, &client, objects).await
@@ -186,23 +192,41 @@ fn artifacts(dir: &Path, versions: &[&str], place: &Place, bin: &Path, screen: &
     own::with_stored(&store, place, bin)
 }
 
-/// The management plane, answering. Returns a client of its API and whether anything had to be done.
+/// The management plane, answering.
+struct Standing {
+    /// Of its API.
+    client: Client,
+    /// Whether anything had to be done.
+    changed: bool,
+    /// What is not as it should be, though it works.
+    warning: Option<String>,
+}
+
+/// Makes what is missing of the management plane, and waits until it answers.
 async fn plane(
     place: &Place,
     screen: &Arc<Screen>,
     cloud: &slipway_local::LocalClient,
     artifacts: &[Artifact],
     operator: Option<String>,
-) -> Result<(Client, bool)> {
+) -> Result<Standing> {
     let topic = "management plane";
     let say_screen = screen.clone();
     let say = move |what: &str| say_screen.at(topic, what);
     let now = Timestamp::now();
     let identity = PlaneIdentity::ensure(place, now)?;
-    let agent = own::reference(artifacts, own::AGENT)?;
-    let (instance, made) = machine::ensure_instance(cloud, &identity, &agent, &say).await?;
+    let build = own::reference(artifacts, own::AGENT)?;
+    let (instance, made) = machine::ensure_instance(cloud, &identity, &build, &say).await?;
     let plan = objects::plan(&identity, cloud, &instance, artifacts, operator, now).await?;
     let agent = machine::ensure_claimed(&identity, instance.address, &say).await?;
+    // Before its plan: a release's plan may say what only that release's agent can read.
+    let Exchange { agent, tried, without } = machine::ensure_build(&identity, instance.address, agent, &build, &say).await?;
+    let warning = without.map(|why| keeps_its_agent(&build, &why));
+    match &warning {
+        Some(warning) => screen.done(topic, &format!("warning: {warning}")),
+        None if tried => screen.done(topic, &format!("its agent is build {:.12} now", build.sha256)),
+        None => {}
+    }
     let told = machine::ensure_plan(&agent, &plan).await?;
     let server = format!("https://{}:6443", instance.address);
     let kubeconfig = {
@@ -217,11 +241,20 @@ async fn plane(
     objects::wait_api(&client, &say).await?;
     let applied = objects::apply(&client).await?;
     machine::wait_healthy(&agent, &plan, &say).await?;
-    let changed = made || told || applied;
+    let changed = made || tried || told || applied;
     if changed {
         screen.done(topic, &format!("ready at {server}"));
     }
-    Ok((client, changed))
+    Ok(Standing { client, changed, warning })
+}
+
+/// That the management machine's agent is not this release's, and what to do about it.
+fn keeps_its_agent(build: &ArtifactRef, why: &str) -> String {
+    format!(
+        "the management machine's agent is not this release's (build {:.12}): {why}. The management plane works with the agent that runs; `slipway logs {} slipway-agent.service` says more",
+        build.sha256,
+        crate::plane::MACHINE
+    )
 }
 
 /// `<state>/bin/kubectl` of the default version.
@@ -246,8 +279,9 @@ fn text(report: &Report, place: &Place) -> String {
     let mut out = String::new();
     let kubectl = place.kubectl();
     if !report.changed {
-        out.push_str("nothing to do: everything is as asked for\n\n");
+        out.push_str(if report.warnings.is_empty() { "nothing to do: everything is as asked for\n\n" } else { "nothing was changed\n\n" });
     }
+    report.warnings.iter().for_each(|warning| out.push_str(&format!("warning: {warning}\n\n")));
     for cluster in &report.clusters {
         out.push_str(&format!("Cluster {} is ready.\n", cluster.name));
         for c in &cluster.checks {
@@ -263,4 +297,22 @@ fn text(report: &Report, place: &Place) -> String {
     out.push_str("  try         slipway get clusters -A\n              slipway down    removes all of it\n\n");
     out.push_str(&table(["STEP", "SECONDS"], report.timings.iter().map(|t| [t.step.clone(), format!("{:.1}", t.seconds)])));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn everything_is_as_asked_for_only_without_a_warning() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = Place::new(Some(dir.path())).unwrap();
+        let mut report = Report::default();
+        assert!(text(&report, &place).contains("nothing to do: everything is as asked for"));
+        report.warnings.push("the agent is another build".to_owned());
+        let warned = text(&report, &place);
+        assert!(warned.contains("nothing was changed") && warned.contains("warning: the agent is another build"), "{warned}");
+        assert!(!warned.contains("everything is as asked for"), "{warned}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The management machine: made, claimed and told what to be, each step only where it is missing.
 
 use crate::outcome::timed_out;
+use crate::plane::agent::{self, Exchange};
 use crate::plane::identity::PlaneIdentity;
 use crate::plane::{CLUSTER_UID, MACHINE, key};
 use anyhow::{Context, Result, anyhow, bail};
@@ -17,7 +18,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Only one `up` speaks to this agent at a time (the state directory is locked), so one term is enough.
-const EPOCH: u64 = 1;
+pub(super) const EPOCH: u64 = 1;
 /// How long a step may take before it is given up and said.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -64,6 +65,19 @@ pub async fn ensure_instance(cloud: &LocalClient, identity: &PlaneIdentity, agen
         }
         cloud.changed(&cluster, Duration::from_millis(500)).await?;
     }
+}
+
+/// Has a claimed agent be this build.
+pub async fn ensure_build(
+    identity: &PlaneIdentity,
+    address: Ipv4Addr,
+    agent: AgentClient,
+    build: &ArtifactRef,
+    say: Say<'_>,
+) -> Result<Exchange> {
+    let operator = identity.agent_identity(Timestamp::now())?;
+    let peer = SocketAddr::from((address, AGENT_PORT));
+    Ok(agent::ensure_build(agent, async || connect(peer, &identity.machine_uid, &operator).await, build, say).await)
 }
 
 /// A claimed agent: the connection over mTLS, claiming first where nobody has.

@@ -2,12 +2,13 @@
 //! units under the same agent that runs on every machine.
 //!
 //! ```text
-//! daemon ──► network ──► machine ──► claim ──► plan ──► API answers ──► CRDs, RBAC, namespace
+//! daemon ──► network ──► machine ──► claim ──► agent's build ──► plan ──► API answers ──► CRDs, RBAC, namespace
 //!                                     ▲
 //! identity (keys, token: on disk before anything is made with them)
 //! ```
 //! Each step looks first and does only what is missing, so `up` may be ended anywhere and carries on when it is run again.
 
+pub mod agent;
 pub mod daemon;
 pub mod identity;
 pub mod machine;
