@@ -6,6 +6,17 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// How a local cloud is called, and its addresses.
+#[derive(Debug, Clone, Args)]
+pub struct CloudArgs {
+    /// Prefix of everything made on this host: local clouds of different names live side by side.
+    #[arg(long, env = "SLIPWAY_NAME", value_name = "PREFIX", default_value = "slw")]
+    pub name: String,
+    /// Addresses of the local cloud; must not be in use on this host.
+    #[arg(long, env = "SLIPWAY_RANGE", value_name = "CIDR", default_value = "198.18.0.0/20")]
+    pub range: String,
+}
+
 /// `slipway up`
 #[derive(Debug, Args)]
 pub struct Up {
@@ -15,12 +26,9 @@ pub struct Up {
     /// Artifact store.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Prefix of everything made on this host: local clouds of different names live side by side.
-    #[arg(long, env = "SLIPWAY_NAME", value_name = "PREFIX", default_value = "slw")]
-    pub name: String,
-    /// Addresses of the local cloud; must not be in use on this host.
-    #[arg(long, env = "SLIPWAY_RANGE", value_name = "CIDR", default_value = "198.18.0.0/20")]
-    pub range: String,
+    /// The local cloud.
+    #[command(flatten)]
+    pub cloud: CloudArgs,
     /// How long to wait until everything is ready.
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub timeout: Duration,
@@ -54,16 +62,15 @@ pub struct Down {
 
 /// `slipway doctor`
 #[derive(Debug, Args)]
+#[command(mut_arg("name", |arg| arg.help("Prefix of the local cloud that shall run here")))]
+#[command(mut_arg("range", |arg| arg.help("Addresses of the local cloud that shall run here")))]
 pub struct Doctor {
     /// Artifact store.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Prefix of the local cloud that shall run here.
-    #[arg(long, env = "SLIPWAY_NAME", value_name = "PREFIX", default_value = "slw")]
-    pub name: String,
-    /// Addresses of the local cloud that shall run here.
-    #[arg(long, env = "SLIPWAY_RANGE", value_name = "CIDR", default_value = "198.18.0.0/20")]
-    pub range: String,
+    /// The local cloud.
+    #[command(flatten)]
+    pub cloud: CloudArgs,
 }
 
 /// `slipway local`

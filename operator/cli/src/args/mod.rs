@@ -5,7 +5,7 @@ mod host;
 mod store;
 
 pub use clusters::{Describe, Events, Explain, Get, Kind, Kubeconfig, Logs, Plan, Upgrade, Wait};
-pub use host::{Doctor, Down, Faults, Local, LocalCommand, Up};
+pub use host::{CloudArgs, Doctor, Down, Faults, Local, LocalCommand, Up};
 pub use store::{Artifacts, ArtifactsCommand, StoreArgs};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};

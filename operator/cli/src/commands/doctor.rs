@@ -1,6 +1,6 @@
 //! `slipway doctor`: whether this host can be a local cloud. Changes nothing; `up` asks the same before it changes anything.
 
-use crate::args::{Doctor, Global, StoreArgs};
+use crate::args::{CloudArgs, Doctor, Global, StoreArgs};
 use crate::outcome::{Outcome, refused};
 use crate::output::{print, table};
 use crate::place::Place;
@@ -35,7 +35,7 @@ impl Check {
 /// Runs the command.
 pub async fn run(global: &Global, args: &Doctor) -> Result<Outcome> {
     let place = Place::new(global.state.as_deref())?;
-    let settings = settings(&place, &args.name, &args.range, &args.store)?;
+    let settings = settings(&place, &args.cloud, &args.store)?;
     let checks = checks(&place, &settings).await?;
     print(global.output, &checks, || {
         table(
@@ -47,7 +47,8 @@ pub async fn run(global: &Global, args: &Doctor) -> Result<Outcome> {
 }
 
 /// What the flags say, without anything being made.
-pub fn settings(place: &Place, name: &str, range: &str, store: &StoreArgs) -> Result<Settings> {
+pub fn settings(place: &Place, cloud: &CloudArgs, store: &StoreArgs) -> Result<Settings> {
+    let CloudArgs { name, range } = cloud;
     let range: Ipv4Net = range.parse().map_err(|_| refused(format!("--range {range}: write it as 198.18.0.0/20")))?;
     let there = Settings::read(place)?;
     let dir: PathBuf = match (&store.store, &there) {
@@ -60,7 +61,7 @@ pub fn settings(place: &Place, name: &str, range: &str, store: &StoreArgs) -> Re
     let dir = dir.canonicalize().unwrap_or(dir);
     // What the daemon would refuse is refused before it is started.
     slipway_local::Layout::new(&place.local(), &dir, name, range).map_err(|e| refused(e.to_string()))?;
-    Ok(Settings { name: name.to_owned(), range, store: dir })
+    Ok(Settings { name: name.clone(), range, store: dir })
 }
 
 /// Refuses with all that is missing, before anything is changed. A host with a local cloud that answers has shown that it can be one.
