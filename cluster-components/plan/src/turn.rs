@@ -3,7 +3,7 @@
 use crate::draft::{Draft, PROBE_API_SERVER, PROBE_ETCD};
 use crate::quorum::{Votes, member_of};
 use crate::{MachineRecord, Reason, dead, departure, reconfigure, rollout};
-use slipway_model::{MachineName, PlanDigest, PoolName};
+use slipway_model::{MachineName, PlanDigest, Pool};
 
 /// Who may be configured in this pass.
 pub(crate) struct Turn<'a> {
@@ -11,7 +11,7 @@ pub(crate) struct Turn<'a> {
     founders_ready: bool,
     /// The one control plane whose running configuration may be changed now.
     control_plane: Option<&'a MachineName>,
-    /// The one worker of each pool whose running configuration may be changed now.
+    /// Of each pool the one worker, which it can spare, whose running configuration may be changed now.
     workers: Vec<&'a MachineName>,
 }
 
@@ -25,12 +25,7 @@ impl<'a> Turn<'a> {
         let founder = |m: &MachineRecord| founders.contains(&m.name) && m.claimed && !draft.is_gone(m);
         let leaving = draft.leaving_control_planes().next().is_some();
         let founders_ready = !founders.is_empty() && planes.len() == founders.len() && planes.iter().all(|m| founder(m)) && !leaving;
-        let working = |m: &MachineRecord| {
-            let settled = draft.heard(&m.name).is_some_and(|s| s.applied.is_some() && s.applied == s.accepted);
-            settled && draft.node(&m.name).is_some_and(|n| n.ready)
-        };
-        let in_pool = |pool: &PoolName| draft.workers().filter(|m| m.pool == *pool).collect::<Vec<_>>();
-        let workers = draft.spec.pools.iter().filter_map(|p| pick(draft, &in_pool(&p.name), working)).collect();
+        let workers = draft.spec.pools.iter().filter_map(|p| worker(draft, p)).collect();
         Self { founders_ready, control_plane: control_plane(draft), workers }
     }
 
@@ -46,7 +41,10 @@ impl<'a> Turn<'a> {
             (true, Some(_)) => !bootstrapped || self.control_plane == Some(&machine.name),
             (false, None) => true,
             // How many of a pool are changed at once was decided when they were told.
-            (false, Some(_)) => self.workers.contains(&&machine.name) || rollout::is_in_step(draft, machine),
+            (false, Some(_)) => {
+                let told = rollout::is_in_step(draft, machine) && !rollout::has_followed(draft, machine);
+                told || self.workers.contains(&&machine.name)
+            }
         };
         if mine { Ok(()) } else { Err((Reason::WaitingForOthers, "its turn: another machine is not healthy or not done yet")) }
     }
@@ -113,12 +111,28 @@ fn may_change(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
         && !reconfigure::is_held(draft, machine)
 }
 
-/// The machine of a group whose configuration may be changed: only when all others are well. One that is ill itself comes first: the change may cure it.
+/// The worker of a pool whose running configuration may be changed.
+fn worker<'a>(draft: &Draft<'a>, pool: &Pool) -> Option<&'a MachineName> {
+    let working = |m: &MachineRecord| {
+        let settled = draft.heard(&m.name).is_some_and(|s| s.applied.is_some() && s.applied == s.accepted);
+        settled && draft.node(&m.name).is_some_and(|n| n.ready)
+    };
+    let group: Vec<&MachineRecord> = draft.workers().filter(|m| m.pool == pool.name).collect();
+    rollout::next_to_reconfigure(draft, pool, &candidates(draft, &group, working)).map(|m| &m.name)
+}
+
+/// The control plane whose running configuration may be changed.
 fn pick<'a>(draft: &Draft<'a>, group: &[&'a MachineRecord], well: impl Fn(&MachineRecord) -> bool) -> Option<&'a MachineName> {
-    let ill: Vec<&&MachineRecord> = group.iter().filter(|m| !well(m)).collect();
-    match ill.as_slice() {
-        [] => group.iter().find(|m| may_change(draft, m)).map(|m| &m.name),
-        [one] => Some(&one.name).filter(|_| may_change(draft, one)),
-        _ => None,
-    }
+    candidates(draft, group, well).first().map(|m| &m.name)
+}
+
+/// The machines of a group whose configuration may be changed: only when all others are well. One that is ill itself comes first: the change may cure it.
+fn candidates<'a>(draft: &Draft<'a>, group: &[&'a MachineRecord], well: impl Fn(&MachineRecord) -> bool) -> Vec<&'a MachineRecord> {
+    let ill: Vec<&MachineRecord> = group.iter().copied().filter(|m| !well(m)).collect();
+    let of = match ill.len() {
+        0 => group,
+        1 => &ill,
+        _ => &[],
+    };
+    of.iter().copied().filter(|m| may_change(draft, m)).collect()
 }

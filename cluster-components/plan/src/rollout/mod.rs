@@ -30,6 +30,7 @@ mod undo;
 mod well;
 
 pub(crate) use birth::birth;
+pub(crate) use pools::next_to_reconfigure;
 pub(crate) use replace::{is_outdated, most, pool_surge, surge};
 pub(crate) use well::is_settled;
 
@@ -93,6 +94,13 @@ pub(crate) fn in_step_until(draft: &Draft<'_>, machine: &MachineRecord) -> Optio
     let patience = SignedDuration::from_secs(i64::from(draft.spec.pace.step_timeout_seconds));
     let until = machine.changed.as_ref().map(|c| c.at.saturating_add(patience).unwrap_or(c.at))?;
     Some(until).filter(|until| draft.now < *until)
+}
+
+/// Whether its Node shows the kubelet that it was told last. Then it was given that, and what it is still to be given is something else.
+pub(crate) fn has_followed(draft: &Draft<'_>, machine: &MachineRecord) -> bool {
+    let told = machine.versions.node.kubelet;
+    let exchanged = machine.changed.as_ref().is_some_and(|c| c.from.node.kubelet != told);
+    exchanged && draft.node(&machine.name).is_some_and(|n| n.kubelet == Some(told))
 }
 
 /// Control planes that are not leaving.

@@ -4,7 +4,7 @@ use super::spare::{Spare, Work};
 use super::well::{ill, is_settled};
 use super::{control_plane, node, replace, serving, skew, tell, undo};
 use crate::draft::Draft;
-use crate::{MachineRecord, Reason, maintenance, pools};
+use crate::{MachineRecord, Reason, maintenance, pools, reconfigure};
 use slipway_model::{Amount, MachineVersions, Pool};
 
 /// Brings every pool a step further.
@@ -117,6 +117,24 @@ fn in_place(
         }
         due(draft, machine, &pool.versions);
     }
+}
+
+/// Of machines that are to be told another configuration without other versions, the first that its pool can spare beside all that this very plan changes:
+/// versions and configurations come out of one budget. What is about to lose its certificates cannot wait for that.
+pub(crate) fn next_to_reconfigure<'a>(draft: &Draft<'a>, pool: &Pool, candidates: &[&'a MachineRecord]) -> Option<&'a MachineRecord> {
+    // Who works is not known without their Nodes.
+    if draft.observed.cluster.bootstrapped && draft.observed.nodes.known().is_none() {
+        return None;
+    }
+    let records = draft.observed.pools.known().map(Vec::as_slice);
+    // Of a pool whose size is not known nobody can be spared.
+    let floor = pools::wanted(pool, records).map_or(u32::MAX, |wanted| wanted.saturating_sub(may_be_away(pool, wanted)));
+    let chosen = |m: &MachineRecord| draft.planned().any(|a| a.chooses() && a.machine() == Some(&m.name));
+    let members: Vec<&MachineRecord> = draft.workers().filter(|m| m.pool == pool.name && !chosen(m)).collect();
+    let spare = Spare::of(draft, &members, floor);
+    let mut by_turn: Vec<(Work, &MachineRecord)> = candidates.iter().filter(|m| !chosen(m)).map(|m| (Work::of(draft, m), *m)).collect();
+    by_turn.sort_by_key(|(work, m)| (*work, m.ordinal));
+    by_turn.into_iter().find(|(work, m)| { let mut spare = spare; spare.take(*work) } || reconfigure::presses(draft, m)).map(|(_, m)| m)
 }
 
 /// Empties a Node whose turn comes next.

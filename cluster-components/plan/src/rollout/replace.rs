@@ -9,9 +9,10 @@
 
 use super::control_plane::{Readiness, leads, readiness};
 use super::spare::{Spare, Work};
+use super::well::is_settled;
 use super::{birth, pools, revision, serving, target};
 use crate::draft::Draft;
-use crate::{MachineRecord, Reason, Removal, departure, maintenance};
+use crate::{MachineRecord, Reason, Removal, departure, maintenance, reconfigure};
 use slipway_model::{Allow, Pool, PoolName, Strategy};
 
 /// Whether only a new machine can make of it what the spec says.
@@ -122,16 +123,29 @@ pub(crate) fn pool_surge(draft: &Draft<'_>, pool: &Pool, wanted: u32) -> u32 {
     let may = open && !stopped && pool.allow == Allow::Any && pools::control_plane_is_ahead(draft, pool);
     let better = birth(draft, &pool.name).0 == pool.versions;
     if outdated == 0 || !better || !(may || begun) {
-        return surge_in_place(draft, pool, wanted, may);
+        return surge_in_place(draft, pool, wanted);
     }
     pools::surge(pool, wanted).min(u32::try_from(outdated).unwrap_or(u32::MAX))
 }
 
-/// A pool that may spare no machine is changed in place beside one that comes for that time.
-fn surge_in_place(draft: &Draft<'_>, pool: &Pool, wanted: u32, may: bool) -> u32 {
-    let behind = draft.workers().any(|m| m.pool == pool.name && m.versions != pool.versions);
-    let needed = behind && may && pools::may_be_away(pool, wanted) == 0;
-    if needed { pools::surge(pool, wanted).min(1) } else { 0 }
+/// A pool that may spare no machine is changed in place beside one that comes for that time, and stays until the last one is done.
+fn surge_in_place(draft: &Draft<'_>, pool: &Pool, wanted: u32) -> u32 {
+    if pools::may_be_away(pool, wanted) > 0 {
+        return 0;
+    }
+    let alive = || draft.workers().filter(|m| m.pool == pool.name);
+    let stopped = draft.observed.cluster.upgrade.as_ref().is_some_and(|u| u.stopped.is_some());
+    let behind = || !stopped && pools::control_plane_is_ahead(draft, pool) && alive().any(|m| m.versions != pool.versions);
+    let due = maintenance::maintenance_open(&draft.spec.maintenance, draft.now).is_ok()
+        && (behind() || alive().any(|m| reconfigure::works(draft, m)));
+    let begun = alive().count() > usize::try_from(wanted).unwrap_or(usize::MAX);
+    let half_done = |m: &MachineRecord| {
+        let state = draft.heard(&m.name).filter(|s| s.applied.is_some());
+        draft.node(&m.name).is_some_and(|n| n.cordoned.is_some())
+            || state.is_some_and(|s| s.applied != s.accepted)
+            || (state.is_some() && !is_settled(draft, m) && !reconfigure::awaits(draft, m))
+    };
+    if due || (begun && alive().any(half_done)) { pools::surge(pool, wanted).min(1) } else { 0 }
 }
 
 /// How many machines a pool may have that are not leaving: while outdated ones are replaced, new ones wait until enough of those that leave are gone.

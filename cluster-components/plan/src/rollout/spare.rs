@@ -4,8 +4,8 @@
 //! exploration: a worker whose agent was silent for a moment was taken beside the one that was being replaced.
 
 use super::well::{ill, is_settled};
-use crate::MachineRecord;
 use crate::draft::Draft;
+use crate::{MachineRecord, reconfigure};
 
 /// What a machine does for its pool. Those that do least go first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,8 +21,9 @@ pub(super) enum Work {
 impl Work {
     pub fn of(draft: &Draft<'_>, machine: &MachineRecord) -> Self {
         let serves = draft.node(&machine.name).is_some_and(|n| n.ready && !n.unschedulable);
-        let changing = draft.heard(&machine.name).is_some() && !is_settled(draft, machine);
-        match (serves && !changing, ill(draft, machine).is_none()) {
+        // One that waits for its turn to be told something else does its work meanwhile.
+        let changing = draft.heard(&machine.name).is_some() && !is_settled(draft, machine) && !reconfigure::awaits(draft, machine);
+        match (serves && !changing, ill(draft, machine).is_none() || reconfigure::works(draft, machine)) {
             (false, _) => Self::None,
             (true, false) => Self::Ill,
             (true, true) => Self::Well,

@@ -6,10 +6,10 @@
 //! In this order, so that a crash in between does not forget that the step failed: the roll would try it again and again.
 
 use super::well::{Ill, ill};
-use super::{PARTS, serving, skew, target, tell};
+use super::{PARTS, has_followed, serving, skew, target, tell};
 use crate::dead::is_dead;
 use crate::draft::Draft;
-use crate::{Action, AgentFacts, MachineRecord, Reason, StoppedRoll, UpgradeRecord, VersionChange};
+use crate::{Action, AgentFacts, MachineRecord, Reason, StoppedRoll, UpgradeRecord, VersionChange, reconfigure};
 use jiff::{SignedDuration, Timestamp};
 use slipway_model::{MachineVersions, Part};
 
@@ -91,8 +91,10 @@ fn undo(draft: &mut Draft<'_>, machine: &MachineRecord, stopped: &StoppedRoll) -
 
 /// A machine that has not followed yet is to run something else by now: it is told first what it ran before, so that it is known what it runs. Only if that
 /// is what is wanted, or older: what was taken back once is not taken back again.
+///
+/// One that waits for another configuration runs what its record says.
 pub(super) fn take_back(draft: &mut Draft<'_>, machine: &MachineRecord, target: &MachineVersions) {
-    let Some(change) = &machine.changed else { return };
+    let Some(change) = machine.changed.as_ref().filter(|_| !reconfigure::awaits(draft, machine)) else { return };
     let changed = || PARTS.into_iter().filter(|p| machine.versions.differs(*p, &change.from));
     let unwanted = changed().any(|p| machine.versions.differs(p, target));
     let where_to = changed().all(|p| !change.from.differs(p, target)) || change.from < machine.versions;
@@ -155,6 +157,10 @@ fn is_of_roll(draft: &Draft<'_>, machine: &MachineRecord, change: &VersionChange
     // A machine may follow a new configuration of the same versions, or be cut off, long after its step: of these nothing tells when they began.
     let vague = matches!(ill.reason, Reason::ApplyingConfiguration | Reason::AgentSilent | Reason::MachineStarting);
     if vague && !cordoned && !recent {
+        return false;
+    }
+    // Its kubelet is what it was told, so that what it makes real now came after the step.
+    if ill.reason == Reason::ApplyingConfiguration && has_followed(draft, machine) {
         return false;
     }
     // That the API does not answer is no worker's fault.

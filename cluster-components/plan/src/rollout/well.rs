@@ -43,6 +43,9 @@ pub(crate) fn ill(draft: &Draft<'_>, machine: &MachineRecord) -> Option<Ill> {
             None if reconfigure::is_held(draft, machine) => {
                 Ill::new(Reason::ApplyingConfiguration, "its configuration to become real, when machines may be disturbed", draft.now)
             }
+            None if reconfigure::awaits(draft, machine) => {
+                Ill::new(Reason::ApplyingConfiguration, "another configuration, when it is its turn", draft.now)
+            }
             None => Ill::new(Reason::ApplyingConfiguration, "its configuration to become real", told),
         };
     }

@@ -5,7 +5,7 @@ use crate::faults::{Budget, Loss, NONE};
 use crate::invariants::{always, refused};
 use crate::life::{Grain, Life, Moment, Step, hash, records, rests, thorough};
 use crate::time::aged;
-use slipway_model::{ClusterSpec, DeletionPolicy, Healing, Weekday, Window};
+use slipway_model::{Amount, ClusterSpec, DeletionPolicy, Healing, Weekday, Window};
 use slipway_plan::{Observed, seen};
 use stateright::{Checker, Model, Property};
 use std::collections::{BTreeSet, HashSet};
@@ -447,6 +447,44 @@ fn pools_are_upgraded_and_no_more_are_away_than_they_allow() {
     let specs = vec![spec(1, 2), upgraded(spec(1, 2)), upgraded(spec(1, 3))];
     let wide = (Grain::Coarse, Budget { crashes: 1, losses: 1, ..NONE });
     explore("upgrade 1+2 and scale it", life(specs, complete(&spec(1, 2)), NONE, Some(wide)));
+}
+
+/// The same cluster with two pools of that size, `v` and `w`.
+fn with_two_pools(mut spec: ClusterSpec) -> ClusterSpec {
+    let mut other = spec.pools[0].clone();
+    other.name = "v".parse().unwrap();
+    spec.pools.push(other);
+    spec
+}
+
+/// The same cluster, whose pools may spare nobody.
+fn sparing_nobody(mut spec: ClusterSpec) -> ClusterSpec {
+    spec.pools.iter_mut().for_each(|p| p.upgrade.max_unavailable = Amount::Count(0));
+    spec
+}
+
+#[test]
+fn versions_and_configurations_of_a_pool_come_out_of_one_budget() {
+    let quick = Budget { crashes: 1, ..NONE };
+    let wide = || Some((Grain::Coarse, Budget { crashes: 1, losses: 1, ..NONE }));
+    let pool = || spec(1, 2);
+    for (title, old, next) in [
+        ("upgrade 1+2", pool(), upgraded(rerendered(pool()))),
+        ("roll 1+2 by replacement", pool(), revised(rerendered(pool()))),
+        ("1+2 that spare nobody", sparing_nobody(pool()), rerendered(sparing_nobody(pool()))),
+        ("two pools of 1+2+2", with_two_pools(pool()), rerendered(with_two_pools(pool()))),
+    ] {
+        let begin = complete(&old);
+        let at_once = life(vec![old.clone(), next.clone()], begin.clone(), quick, wide()).losing(&[Loss::Hangs]);
+        explore(&format!("{title}, another configuration with it"), at_once);
+        // And when a window opens on what came one after the other.
+        let other = ClusterSpec { network: next.network.clone(), ..old.clone() };
+        let hours = vec![in_window(old, false), in_window(other, false), in_window(next.clone(), false), in_window(next, true)];
+        explore(
+            &format!("{title}, another configuration before it, when a window opens"),
+            life(hours, begin, quick, wide()).losing(&[Loss::Hangs]),
+        );
+    }
 }
 
 #[test]

@@ -276,11 +276,15 @@ fn reconfigures(spec: &ClusterSpec, world: &Observed, machine: &MachineName) -> 
     !follows && !in_step && !ill && !pressing && !record.retiring
 }
 
-/// Workers that do their work stay enough, but for what their owner takes away.
+/// Workers that do their work stay enough, whatever is changed of them, but for what their owner takes away.
 fn availability(moved: &Moved<'_>) -> Option<&'static str> {
     let machine = match moved.action {
-        Action::Cordon { machine, returns: true, .. } | Action::SetVersions { machine, .. } => machine,
+        Action::Cordon { machine, returns: true, .. } => machine,
+        // What failed goes back whatever else is away.
+        Action::SetVersions { machine, .. } if moved.before.cluster.upgrade.as_ref().is_none_or(|u| u.stopped.is_none()) => machine,
         Action::DeleteMachine { machine, why: Removal::Outdated, .. } => machine,
+        // What is about to lose its certificates cannot wait for others.
+        Action::ApplyPlan { machine, expected: Some(_), .. } if !moved.before.secrets.known().unwrap().of(machine).pressing => machine,
         _ => return None,
     };
     let pool = record(moved.before, machine).and_then(|m| moved.spec.pools.iter().find(|p| p.name == m.pool))?;
@@ -290,7 +294,8 @@ fn availability(moved: &Moved<'_>) -> Option<&'static str> {
         let node = world.nodes.known().unwrap().iter().find(|n| n.machine.as_ref() == Some(&m.name));
         let state = world.agents.get(&m.name).and_then(AgentFacts::heard);
         let runs = world.cloud.known().unwrap().instance(m).is_some_and(|i| i.state == InstanceState::Running && i.trouble.is_none());
-        let changing = m.changed.is_some() && state.is_some_and(|s| s.applied != world.wanted.get(&m.name).cloned());
+        // Told versions, or making real what it was given.
+        let changing = state.is_some_and(|s| s.applied != s.accepted) || what_runs(world, &m.name).iter().any(|v| *v != m.versions);
         m.deleting.is_none() && runs && !changing && node.is_some_and(|n| n.ready && !n.unschedulable)
     };
     let count = |world: &Observed| records(world).iter().filter(|m| m.pool == pool.name && works(world, m)).count();

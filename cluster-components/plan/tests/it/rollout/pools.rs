@@ -1,11 +1,12 @@
 //! Pools in place and by replacement, and control planes by replacement.
 
 use super::{all_at, demo, poisoned, run, run_alone, says, told, versions_of, waits};
-use crate::build::{at, complete, look, new, nothing, now, old, patched, revised, settled, spec, upgraded};
+use crate::build::{at, complete, look, new, nothing, now, old, patched, rerendered, revised, settled, spec, upgraded};
 use crate::life::records;
 use crate::time::aged;
+use jiff::SignedDuration;
 use slipway_model::{Allow, Amount, ClusterSpec, MachineVersions, Strategy, Window};
-use slipway_plan::{Action, AgentFacts, ConditionType, InstanceState, Reason, Removal, Status, plan, seen, world_follows};
+use slipway_plan::{Action, AgentFacts, ConditionType, InstanceState, Observed, Reason, Removal, Status, plan, seen, world_follows};
 
 #[test]
 fn a_pool_may_stay_behind_and_come_later() {
@@ -53,6 +54,103 @@ fn a_pool_that_may_spare_nobody_is_changed_beside_one_more() {
     assert!(all_at(&next, &world), "{:#?}", waits(&next, &world));
     assert!(done.iter().any(|a| matches!(a, Action::CreateMachine { versions, .. } if versions.node == new().node)));
     assert_eq!(records(&world).iter().filter(|m| !m.is_control_plane()).count(), 2);
+}
+
+#[test]
+fn another_configuration_comes_to_a_pool_that_may_spare_nobody_beside_one_more() {
+    for allow in [Allow::Any, Allow::InPlaceOnly] {
+        let mut spec = spec(1, 2);
+        spec.pools[0].upgrade.max_unavailable = Amount::Count(0);
+        spec.pools[0].allow = allow;
+        for next in [rerendered(spec.clone()), at(spec.clone(), patched()), upgraded(spec.clone())] {
+            let mut world = complete(&spec);
+            let mut fewest = usize::MAX;
+            let done = run(&next, &mut world, &mut |world| {
+                let works = |m: &&slipway_plan::MachineRecord| {
+                    let node = world.nodes.known().unwrap().iter().find(|n| n.machine.as_ref() == Some(&m.name));
+                    let state = world.agents.get(&m.name).and_then(AgentFacts::heard);
+                    let told = slipway_plan::what_runs(world, &m.name) == [m.versions];
+                    m.deleting.is_none()
+                        && node.is_some_and(|n| n.ready && !n.unschedulable)
+                        && told
+                        && state.is_some_and(|s| s.applied.is_some() && s.applied == s.accepted)
+                };
+                fewest = fewest.min(records(world).iter().filter(|m| !m.is_control_plane()).filter(works).count());
+            });
+            assert_eq!(records(&world).iter().filter(|m| !m.is_control_plane()).count(), 2);
+            crate::invariants::at_rest(&next, &world).unwrap();
+            assert!(all_at(&next, &world), "{:#?}", waits(&next, &world));
+            assert_eq!(fewest, 2, "{allow:?} {:#?}", done.iter().map(ToString::to_string).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn a_machine_that_waits_with_its_configuration_does_its_work() {
+    // All of them wait for a window with another configuration when they are to be replaced, too.
+    let spec = spec(1, 3);
+    let mut world = complete(&spec);
+    let next = revised(rerendered(spec));
+    look(&next, &mut world);
+    let gone = |a: &&Action| matches!(a, Action::DeleteMachine { why: Removal::Outdated, .. });
+    let changed = |a: &&Action| matches!(a, Action::ApplyPlan { machine, .. } if machine.as_str().starts_with("demo-w-"));
+    let actions = plan(&next, &seen(&world), now()).actions;
+    let away = actions.iter().filter(gone).count() + actions.iter().filter(changed).count();
+    assert_eq!(away, 1, "{actions:#?}");
+}
+
+/// The world, all of whose machines were told their versions so long ago.
+fn told_ago(mut world: Observed, seconds: i64) -> Observed {
+    let at = now() - SignedDuration::from_secs(seconds);
+    world.machines.known_mut().unwrap().iter_mut().filter_map(|m| m.changed.as_mut()).for_each(|c| c.at = at);
+    world
+}
+
+#[test]
+fn another_configuration_is_neither_a_failed_step_nor_one_to_be_taken_back() {
+    for (planes, workers) in [(3, 0), (1, 1), (1, 2), (3, 2)] {
+        let first = spec(planes, workers);
+        let second = at(first.clone(), patched());
+        let upgraded_once = settled(&second, complete(&first));
+        // A while ago, which is not forgotten yet; and long ago.
+        for seconds in [200, 4000] {
+            for next in [rerendered(second.clone()), upgraded(rerendered(second.clone()))] {
+                let mut world = told_ago(upgraded_once.clone(), seconds);
+                let done = run_alone(&next, &mut world);
+                assert_eq!(backwards(&done), Vec::<String>::new(), "{planes}+{workers} to {} after {seconds} s", next.kubernetes_version);
+                assert!(all_at(&next, &world), "{:#?}", waits(&next, &world));
+                crate::invariants::at_rest(&next, &world).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_worker_that_waits_for_another_with_its_configuration_is_not_told_its_old_versions() {
+    let first = spec(1, 2);
+    let second = at(first.clone(), patched());
+    let mut behind = upgraded(second.clone());
+    behind.pools[0].versions = second.pools[0].versions;
+    let world = settled(&behind, settled(&second, complete(&first)));
+    // Its pool comes, all are to be told something else, and one of them is not Ready.
+    let next = upgraded(rerendered(second));
+    for seconds in [200, 4000] {
+        let mut world = told_ago(world.clone(), seconds);
+        world.nodes.known_mut().unwrap().iter_mut().find(|n| n.machine == Some(demo("w-1"))).unwrap().ready = false;
+        look(&next, &mut world);
+        let done = plan(&next, &seen(&world), now()).actions;
+        assert_eq!(backwards(&done), Vec::<String>::new(), "after {seconds} s");
+    }
+}
+
+/// What tells older versions, or says that a step has failed.
+fn backwards(done: &[Action]) -> Vec<String> {
+    let back = |a: &&Action| match a {
+        Action::SetVersions { from, to, .. } => to < from,
+        Action::RecordUpgrade { to: Some(to), .. } => to.stopped.is_some(),
+        _ => false,
+    };
+    done.iter().filter(back).map(ToString::to_string).collect()
 }
 
 #[test]
