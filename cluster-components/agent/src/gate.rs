@@ -16,7 +16,7 @@ use crate::board::Board;
 use crate::http::{Asker, Target, Trust};
 use slipway_agent_api::v1::{MachineState, UnitStatus};
 use slipway_model::{MachinePlan, ProbeKind};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -179,16 +179,20 @@ impl Gate {
         }
     }
 
-    /// Notices units that end. Only those that were up: a machine that starts is the health check's business.
+    /// Notices units that end. Only those that were up: a machine that starts is the health check's business. One that died may run again before
+    /// anybody looks: then systemd has counted it.
     async fn watch(&self, units: &BTreeSet<&str>) {
         let mut states = self.board.subscribe();
-        let mut up: BTreeSet<String> = BTreeSet::new();
+        // With how often systemd had started them again.
+        let mut up: BTreeMap<String, u32> = BTreeMap::new();
         loop {
             for unit in states.borrow_and_update().units.iter().filter(|unit| units.contains(unit.name.as_str())) {
-                if unit.active_state == "active" {
-                    up.insert(unit.name.clone());
-                } else if up.remove(&unit.name) {
-                    self.ended(unit);
+                let is_up = unit.active_state == "active";
+                let before = if is_up { up.insert(unit.name.clone(), unit.restarts) } else { up.remove(&unit.name) };
+                match before {
+                    Some(restarts) if unit.restarts > restarts => self.ended(unit, true),
+                    Some(_) if !is_up => self.ended(unit, has_died(unit)),
+                    Some(_) | None => {}
                 }
             }
             if states.changed().await.is_err() {
@@ -197,8 +201,7 @@ impl Gate {
         }
     }
 
-    fn ended(&self, unit: &UnitStatus) {
-        let died = matches!(unit.sub_state.as_str(), "auto-restart" | "auto-restart-queued" | "failed" | "dead");
+    fn ended(&self, unit: &UnitStatus, died: bool) {
         self.change(|state| {
             state.disturbed = Instant::now();
             match state.standing {
@@ -249,6 +252,11 @@ impl Gate {
         let state: &MachineState = &state.borrow();
         units.iter().all(|name| state.units.iter().any(|unit| unit.name == **name && unit.active_state == "active"))
     }
+}
+
+/// As far as its state tells.
+fn has_died(unit: &UnitStatus) -> bool {
+    matches!(unit.sub_state.as_str(), "auto-restart" | "auto-restart-queued" | "failed" | "dead")
 }
 
 async fn all_answer(askers: &mut [Asker]) -> bool {
@@ -332,6 +340,18 @@ mod tests {
         asked_until(held.port, "up ready").await;
         held.board.units(vec![unit("deactivating", "stop-sigterm")]);
         asked_until(held.port, "drain").await;
+    }
+
+    #[tokio::test]
+    async fn a_death_that_is_over_before_anybody_looks_is_told() {
+        let held = held().await;
+        held.board.units(vec![UnitStatus { restarts: 1, ..unit("active", "running") }]);
+        asked_until(held.port, "down").await;
+        asked_until(held.port, "up ready").await;
+        // A restart that was asked for begins the count anew.
+        held.board.units(vec![unit("active", "running")]);
+        sleep(EACH).await;
+        assert_eq!(asked(held.port).await, "up ready");
     }
 
     #[tokio::test]

@@ -1,14 +1,13 @@
 //! What becomes of a plan, with a real systemd.
 
+use crate::balancer::Balancer;
 use crate::fixture::{Machine, service};
 use crate::waiting::{LONG, active, state, unit, until};
 use slipway_agent_api::{AgentError, ErrorClass};
 use slipway_model::{Directory, File, GATE_PORT, Gate, MachinePlan, PlanDigest, Probe, ProbeKind, Unit, UnitState, User};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::time::{Duration, Instant};
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio_stream::StreamExt;
 
 const LOOP: &str = "#!/bin/sh\necho \"$0 has started\"\nexec sleep infinity\n";
@@ -140,32 +139,22 @@ async fn a_unit_behind_the_gate_restarts_once_its_load_balancer_knows() {
     state(&client, "both run", |state| done(state, &one, &["a.service", "b.service"])).await;
     let old = machine.main_pid("a.service");
 
-    let gate = (machine.address.ip(), GATE_PORT);
-    let (words, mut heard) = tokio::sync::watch::channel(String::new());
-    let balancer = tokio::spawn(async move {
-        loop {
-            let mut word = String::new();
-            if let Ok(mut stream) = TcpStream::connect(gate).await
-                && stream.read_to_string(&mut word).await.is_ok()
-            {
-                words.send_replace(word.trim().to_owned());
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    heard.wait_for(|word| word == "up ready").await.unwrap();
+    let balancer = Balancer::start((machine.address.ip(), GATE_PORT).into());
+    balancer.hears(&["up ready"]).await;
     wanted.files[0].content = "two".into();
     client.apply_plan(Some(&one), 1, &wanted).await.unwrap();
-    tokio::time::timeout(LONG, heard.wait_for(|word| word == "drain")).await.unwrap().unwrap();
-    assert_eq!(machine.main_pid("a.service"), old, "it was restarted before the load balancer knew");
-    tokio::time::timeout(LONG, heard.wait_for(|word| word == "up ready")).await.unwrap().unwrap();
+    let heard = balancer.hears(&["up ready", "drain", "up ready"]).await;
     let new = machine.main_pid("a.service");
     assert_ne!(new, old);
+    // However late anybody here looks: what was sent before the load balancer knew had its time.
+    let ended =
+        machine.exec("date --date=\"$(systemctl show --timestamp=us+utc --property=ActiveExitTimestamp --value a.service)\" +%s%6N");
+    let ended = UNIX_EPOCH + Duration::from_micros(ended.parse().unwrap());
+    let notice = ended.duration_since(heard[1].asked).expect("it was restarted before the load balancer knew");
+    assert!(notice >= Duration::from_millis(300), "it was restarted {notice:?} after the load balancer had asked");
 
     machine.exec(&format!("kill -9 {new}"));
-    tokio::time::timeout(LONG, heard.wait_for(|word| word == "down")).await.unwrap().unwrap();
-    tokio::time::timeout(LONG, heard.wait_for(|word| word == "up ready")).await.unwrap().unwrap();
-    balancer.abort();
+    balancer.hears(&["up ready", "drain", "up ready", "down", "up ready"]).await;
 }
 
 #[tokio::test]
