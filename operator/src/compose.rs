@@ -18,7 +18,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::PartialObjectMeta;
 use slipway_agent_api::AGENT_PORT;
-use slipway_model::{ClusterSpec, MachineName, NodeVersions, PlanDigest};
+use slipway_model::{ClusterSpec, MachineName, PlanDigest};
 use slipway_plan::{
     AgentFacts, Certificates, ClusterFacts, EtcdFacts, Fact, InstanceRef, InstanceState, MachineRecord, MachineSecrets, Observed,
     PROBE_ETCD, PreflightFacts, SecretFacts,
@@ -210,7 +210,7 @@ async fn look(context: &Context, memory: &mut Memory, scene: &Scene, machines: &
     if let Some((_, link)) = &memory.workload {
         let Picture::Known { view, .. } = link.picture() else { return };
         // Machines that go, and those that are to be emptied before they are changed in place.
-        let changes = |m: &&MachineRecord| m.deleting.is_some() || target(&scene.spec, m).is_some_and(|to| to != m.versions.node);
+        let changes = |m: &&MachineRecord| m.deleting.is_some() || scene.spec.target(&m.pool).is_some_and(|to| to.node != m.versions.node);
         let going: BTreeSet<&MachineName> = machines.iter().filter(changes).map(|m| &m.name).collect();
         let leaving: BTreeSet<&MachineName> = machines.iter().filter(|m| m.deleting.is_some()).map(|m| &m.name).collect();
         let mut nodes = observe::nodes::of_machines(&view, &scene.machines, &going);
@@ -219,14 +219,6 @@ async fn look(context: &Context, memory: &mut Memory, scene: &Scene, machines: &
         nodes.extend(view.nodes.values().filter(|n| n.cordoned.is_some()).map(|n| n.name.clone()));
         link.drains(nodes);
     }
-}
-
-/// What a machine's Node shall run, where its pool still is in the spec.
-fn target(spec: &ClusterSpec, machine: &MachineRecord) -> Option<NodeVersions> {
-    if machine.is_control_plane() {
-        return Some(spec.control_plane.versions.node);
-    }
-    spec.pools.iter().find(|p| p.name == machine.pool).map(|p| p.versions.node)
 }
 
 /// Looks at what speaks against an upgrade, while one is wanted and not begun.

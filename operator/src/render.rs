@@ -250,13 +250,9 @@ pub const UPGRADE_PENDING: &str = "slipway.dev/upgrade-pending";
 #[must_use]
 pub fn is_upgrade_pending(spec: &ClusterSpec, machines: &BTreeMap<MachineName, SceneMachine>, machine: &SceneMachine) -> bool {
     let wanted = &spec.control_plane.versions;
-    let target = match machine.pool.is_control_plane() {
-        true => Some(wanted),
-        false => spec.pools.iter().find(|p| p.name == machine.pool).map(|p| &p.versions),
-    };
     let api_server = |v: &MachineVersions| v.control_plane.map(|v| v.api_server);
     let begun = || machines.values().any(|m| m.pool.is_control_plane() && api_server(&m.versions) == api_server(wanted));
-    target.is_some_and(|to| to.node.kubelet.minor != machine.versions.node.kubelet.minor) && begun()
+    spec.target(&machine.pool).is_some_and(|to| to.node.kubelet.minor != machine.versions.node.kubelet.minor) && begun()
 }
 
 /// `spec.providerID` of the Node on an instance.

@@ -144,3 +144,14 @@ pub struct ClusterSpec {
     /// How careful changes are.
     pub pace: Pace,
 }
+
+impl ClusterSpec {
+    /// What the machines of a pool, or of the control plane, shall come to run. `None` if it is no pool of the cluster.
+    #[must_use]
+    pub fn target(&self, pool: &PoolName) -> Option<MachineVersions> {
+        if pool.is_control_plane() {
+            return Some(self.control_plane.versions);
+        }
+        self.pools.iter().find(|p| p.name == *pool).map(|p| p.versions)
+    }
+}

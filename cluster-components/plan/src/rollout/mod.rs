@@ -56,10 +56,7 @@ pub(crate) fn roll(draft: &mut Draft<'_>) {
 
 /// What a machine shall come to run. `None` if its pool is gone from the Cluster.
 pub(crate) fn target(draft: &Draft<'_>, machine: &MachineRecord) -> Option<MachineVersions> {
-    if machine.is_control_plane() {
-        return Some(draft.spec.control_plane.versions);
-    }
-    draft.spec.pools.iter().find(|p| p.name == machine.pool).map(|p| p.versions)
+    draft.spec.target(&machine.pool)
 }
 
 /// Of what only a new machine can bring, as the spec wants it. `None` if its pool is gone from the Cluster.
