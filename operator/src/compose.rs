@@ -57,6 +57,7 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
         connections: BTreeMap::new(),
         workload: None,
         etcd: None,
+        accepted: BTreeMap::new(),
         settled: BTreeSet::new(),
         book: Mutex::new(Some(Page::of(&seen.cluster))),
     };
@@ -67,14 +68,16 @@ pub async fn compose(context: &Arc<Context>, memory: &mut Memory, seen: Seen, sp
     let etcd = ask_etcd(memory, &scene, &facts, &seen, &machines, now);
     let scene = Scene { etcd: memory.etcd.as_ref().map(|(_, link)| link.door()), ..scene };
     let preflight = preflight(context, memory, &scene, &facts, &machines, now).await;
+    let agents: BTreeMap<MachineName, AgentFacts> =
+        machines.iter().filter_map(|m| Some((m.name.clone(), observe::agents::facts(seen.hearings.get(&m.uid)?.clone())))).collect();
+    let accepted = agents.iter().filter_map(|(name, a)| Some((name.clone(), a.heard()?.accepted.clone()?))).collect();
+    let scene = Scene { accepted, ..scene };
     let secrets = match &keys {
         Fact::Known(_) if facts.deleting.is_some() => Fact::Known(left_secrets(&scene, &seen.secrets)),
         Fact::Known(_) => Fact::Known(secret_facts(&scene, &seen.secrets, now)),
         Fact::Unknown { why, since } => Fact::unknown(why.clone(), *since),
     };
     let wanted = digests(context, memory, &scene, &seen, secrets.known()).await;
-    let agents: BTreeMap<MachineName, AgentFacts> =
-        machines.iter().filter_map(|m| Some((m.name.clone(), observe::agents::facts(seen.hearings.get(&m.uid)?.clone())))).collect();
     let scene = Scene { settled: settled(&agents, &wanted), ..scene };
     let (nodes, addons) = workload(&seen, &scene, memory, now);
     let observed = Observed {
@@ -340,7 +343,7 @@ fn secret_facts(scene: &Scene, found: &[PartialObjectMeta<Secret>], now: Timesta
         MachineSecrets {
             bootstrap: fits(&secrets::bootstrap_name(name), Some(m.uid.clone())),
             certificates: fitting.map(|a| renewal::state_of(a, now)).unwrap_or_default(),
-            pressing: issued.is_some_and(|a| renewal::is_pressing(a, now)),
+            pressing: issued.is_some_and(|a| renewal::is_pressing(a, scene.accepted.get(name), now)),
         }
     };
     SecretFacts {

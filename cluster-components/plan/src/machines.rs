@@ -136,15 +136,22 @@ fn configure(draft: &mut Draft<'_>, machine: &MachineRecord, state: &AgentState,
             maintenance::may_change(draft, machine, "its configuration changes then");
         }
         accepted => match turn.may_apply(draft, machine, accepted.as_ref()) {
-            Ok(()) if rollout::may_follow(draft, machine, accepted.is_some()) => draft.start(Action::ApplyPlan {
-                machine: machine.name.clone(),
-                uid: machine.uid.clone(),
-                expected: accepted.clone(),
-                wanted: wanted.clone(),
-            }),
+            Ok(()) if rollout::may_follow(draft, machine, accepted.is_some()) => tell(draft, machine, accepted.as_ref(), wanted),
             Ok(()) => {}
             Err((reason, what)) => draft.wait_on(&machine.name, reason, what, machine.created),
         },
+    }
+}
+
+/// Gives a machine its configuration. That is one whole: certificates that are about to end bring with them what else changed of it.
+fn tell(draft: &mut Draft<'_>, machine: &MachineRecord, expected: Option<&PlanDigest>, wanted: &PlanDigest) {
+    let action =
+        Action::ApplyPlan { machine: machine.name.clone(), uid: machine.uid.clone(), expected: expected.cloned(), wanted: wanted.clone() };
+    let closed = maintenance::maintenance_open(&draft.spec.maintenance, draft.now).is_err();
+    if closed && reconfigure::presses(draft, machine) && reconfigure::awaits(draft, machine) {
+        draft.decide(action, "the certificates that it has are about to end, so it gets new ones whatever the hour, and what else changed of its configuration with them");
+    } else {
+        draft.start(action);
     }
 }
 

@@ -210,6 +210,7 @@ pub struct MachineSecrets {
     /// The machine's leaf certificates.
     pub certificates: Certificates,
     /// The certificates before these, which the machine may still have, are in the last tenth of their life: what it is told now waits for no window.
+    /// No more as soon as it was given anything with these.
     pub pressing: bool,
 }
 

@@ -7,6 +7,7 @@
 //! says of these, too, when they are about to end.
 
 use jiff::Timestamp;
+use slipway_model::PlanDigest;
 use slipway_plan::Certificates;
 use std::collections::BTreeMap;
 
@@ -16,6 +17,9 @@ pub const RENEW_AT: &str = "slipway.dev/renew-at";
 pub const LAST_TENTH: &str = "slipway.dev/last-tenth";
 /// Annotation: the same of the certificates that these took the place of, which the machine may still have.
 pub const REPLACED_LAST_TENTH: &str = "slipway.dev/replaced-last-tenth";
+
+/// Annotation: the digest of the configuration that the machine had when its certificates were replaced. What it is given after that has the new ones.
+pub const REPLACED_IN: &str = "slipway.dev/replaced-in";
 
 /// Whether a Secret's certificates should be made anew.
 #[must_use]
@@ -34,10 +38,15 @@ pub fn state_of(annotations: &BTreeMap<String, String>, now: Timestamp) -> Certi
     }
 }
 
-/// Whether the certificates before these are about to end.
+/// Whether the certificates before these are about to end, and the machine has them still. `has`: the configuration that it has, where that is known.
 #[must_use]
-pub fn is_pressing(annotations: &BTreeMap<String, String>, now: Timestamp) -> bool {
-    tenth(annotations, REPLACED_LAST_TENTH).is_some_and(|(begins, ends)| begins <= now && now < ends)
+pub fn is_pressing(annotations: &BTreeMap<String, String>, has: Option<&PlanDigest>, now: Timestamp) -> bool {
+    !has_newer(annotations, has) && tenth(annotations, REPLACED_LAST_TENTH).is_some_and(|(begins, ends)| begins <= now && now < ends)
+}
+
+/// Whether a machine is known to have a Secret's certificates, and not those before them.
+fn has_newer(annotations: &BTreeMap<String, String>, has: Option<&PlanDigest>) -> bool {
+    annotations.get(REPLACED_IN).zip(has).is_some_and(|(before, has)| *before != has.0)
 }
 
 /// The last tenth of certificates' life, of which a third is left when they are to be renewed.
@@ -55,8 +64,8 @@ fn tenth(annotations: &BTreeMap<String, String>, key: &str) -> Option<(Timestamp
 /// The last tenth of what a machine may still have when certificates take the place of these: these, or those before them, which it may not have given up
 /// yet. Of some that are about to end, or have ended, it lasts as long from now on: somebody has to take them away.
 #[must_use]
-pub fn replaced_last_tenth(replaced: &BTreeMap<String, String>, now: Timestamp) -> Option<String> {
-    let before = tenth(replaced, REPLACED_LAST_TENTH).filter(|(_, ends)| now < *ends);
+pub fn replaced_last_tenth(replaced: &BTreeMap<String, String>, has: Option<&PlanDigest>, now: Timestamp) -> Option<String> {
+    let before = tenth(replaced, REPLACED_LAST_TENTH).filter(|(_, ends)| now < *ends && !has_newer(replaced, has));
     let (begins, ends) = before.or_else(|| tenth(replaced, LAST_TENTH))?;
     let as_long = now.saturating_add(ends.duration_since(begins)).unwrap_or(ends);
     Some(format!("{begins} {}", ends.max(as_long)))
@@ -102,7 +111,7 @@ mod tests {
     #[test]
     fn what_a_machine_may_still_have_presses_in_the_last_tenth_of_its_life_and_is_remembered_until_it_ends() {
         let mut second = issued("2026-03-05T00:00:00Z");
-        let replaced = replaced_last_tenth(&issued("2026-01-01T00:00:00Z"), at("2026-03-05T00:00:00Z"));
+        let replaced = replaced_last_tenth(&issued("2026-01-01T00:00:00Z"), None, at("2026-03-05T00:00:00Z"));
         second.extend(replaced.map(|tenth| (REPLACED_LAST_TENTH.to_owned(), tenth)));
         for (now, expected) in [
             ("2026-03-22T23:59:59Z", false),
@@ -110,18 +119,35 @@ mod tests {
             ("2026-03-31T23:59:59Z", true),
             ("2026-04-01T00:00:00Z", false),
         ] {
-            assert_eq!(is_pressing(&second, at(now)), expected, "{now}");
+            assert_eq!(is_pressing(&second, None, at(now)), expected, "{now}");
         }
-        assert_eq!(replaced_last_tenth(&second, at("2026-03-20T00:00:00Z")).as_ref(), second.get(REPLACED_LAST_TENTH));
-        assert_eq!(replaced_last_tenth(&second, at("2026-04-01T00:00:00Z")).as_ref(), second.get(LAST_TENTH));
+        assert_eq!(replaced_last_tenth(&second, None, at("2026-03-20T00:00:00Z")).as_ref(), second.get(REPLACED_LAST_TENTH));
+        assert_eq!(replaced_last_tenth(&second, None, at("2026-04-01T00:00:00Z")).as_ref(), second.get(LAST_TENTH));
     }
 
     #[test]
     fn certificates_that_were_renewed_when_they_had_ended_press_as_long_as_a_tenth_of_their_life() {
         let now = at("2026-04-10T00:00:00Z");
-        let replaced = replaced_last_tenth(&issued("2026-01-01T00:00:00Z"), now);
+        let replaced = replaced_last_tenth(&issued("2026-01-01T00:00:00Z"), None, now);
         let third: BTreeMap<_, _> = replaced.map(|tenth| (REPLACED_LAST_TENTH.to_owned(), tenth)).into_iter().collect();
-        assert!(is_pressing(&third, now));
-        assert!(is_pressing(&third, at("2026-04-18T23:59:59Z")) && !is_pressing(&third, at("2026-04-19T00:00:00Z")));
+        assert!(is_pressing(&third, None, now));
+        assert!(is_pressing(&third, None, at("2026-04-18T23:59:59Z")) && !is_pressing(&third, None, at("2026-04-19T00:00:00Z")));
+    }
+
+    #[test]
+    fn a_machine_that_was_given_anything_since_its_certificates_were_replaced_is_pressed_no_more() {
+        let now = at("2026-03-25T00:00:00Z");
+        let digest = |text: &str| PlanDigest(text.to_owned());
+        let mut second = issued("2026-03-05T00:00:00Z");
+        let replaced = replaced_last_tenth(&issued("2026-01-01T00:00:00Z"), None, at("2026-03-05T00:00:00Z"));
+        second.extend(replaced.map(|tenth| (REPLACED_LAST_TENTH.to_owned(), tenth)));
+        second.insert(REPLACED_IN.to_owned(), "before".to_owned());
+        assert!(is_pressing(&second, Some(&digest("before")), now), "it has the old ones still");
+        assert!(is_pressing(&second, None, now), "nobody knows what it has");
+        assert!(!is_pressing(&second, Some(&digest("after")), now), "it has the new ones: what it is told now has nothing to do with them");
+        // When these are replaced in their turn, it may have them and none before them.
+        assert_eq!(replaced_last_tenth(&second, Some(&digest("after")), now).as_ref(), second.get(LAST_TENTH));
+        let before = replaced_last_tenth(&second, Some(&digest("before")), now);
+        assert!(before.unwrap().starts_with("2026-03-23T00:00:00Z "), "else it has those still");
     }
 }

@@ -12,7 +12,7 @@ use crate::render::{self, Site, Subject};
 use crate::workload::WorkloadDoor;
 use slipway_cloud_api::ClusterKey;
 use slipway_components as components;
-use slipway_model::{ClusterSpec, MachineName, MachinePlan, MachineVersions, PoolName};
+use slipway_model::{ClusterSpec, MachineName, MachinePlan, MachineVersions, PlanDigest, PoolName};
 use slipway_pki::MachineLeaves;
 use slipway_plan::{Endpoint, JoinRecord, MachineRecord};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +42,8 @@ pub struct Scene {
     pub workload: Option<WorkloadDoor>,
     /// The way to its etcd, from the founding on.
     pub etcd: Option<EtcdDoor>,
+    /// What each machine's agent had accepted, of those that could be heard.
+    pub accepted: BTreeMap<MachineName, PlanDigest>,
     /// Machines that ran exactly what their record said.
     pub settled: BTreeSet<MachineName>,
     /// The Cluster's record as it was last read or written; `None`: to be read anew.

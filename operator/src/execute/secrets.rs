@@ -10,7 +10,7 @@
 //! None carries an ownerReference, or an orphaned cluster would lose them. What a Secret was issued for stands in an annotation, so that a pass sees from
 //! metadata alone whether it still fits.
 
-use super::renewal::{LAST_TENTH, RENEW_AT, REPLACED_LAST_TENTH, is_due, last_tenth, replaced_last_tenth};
+use super::renewal::{LAST_TENTH, RENEW_AT, REPLACED_IN, REPLACED_LAST_TENTH, is_due, last_tenth, replaced_last_tenth};
 use super::{EffectError, Scene};
 use crate::api::call;
 use crate::artifacts::AGENT;
@@ -133,8 +133,12 @@ async fn issue(
     if fits {
         return Ok(());
     }
-    let replaced = replaced_last_tenth(found.annotations(), clock::now());
-    secret.metadata.annotations.get_or_insert_default().extend(replaced.map(|tenth| (REPLACED_LAST_TENTH.to_owned(), tenth)));
+    let has = machine.and_then(|m| scene.accepted.get(m));
+    if let Some(tenth) = replaced_last_tenth(found.annotations(), has, clock::now()) {
+        let notes = secret.metadata.annotations.get_or_insert_default();
+        notes.insert(REPLACED_LAST_TENTH.to_owned(), tenth);
+        notes.extend(has.map(|digest| (REPLACED_IN.to_owned(), digest.0.clone())));
+    }
     secret.metadata.resource_version.clone_from(&found.metadata.resource_version);
     call(secrets.replace(name, &manager, &secret)).await.map_err(EffectError::api(format!("replace Secret {name}")))?;
     Ok(())

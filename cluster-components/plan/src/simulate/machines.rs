@@ -71,6 +71,8 @@ pub(super) fn machine(world: &mut Observed, action: &Action, now: Timestamp) -> 
             let follows = skew_lets_follow(&running_now(world), machine, expected.is_some());
             check(follows.is_ok(), "its versions do not go with the others' any more")?;
             accept(world, machine, expected.as_ref(), wanted)?;
+            // What it is given has the certificates that there are now.
+            secrets_of(world, machine)?.pressing = false;
         }
         _ => {}
     }

@@ -295,3 +295,37 @@ fn certificates_are_renewed_in_a_window_and_whatever_the_hour_where_they_are_ove
     assert_eq!(configured, 1);
     crate::invariants::at_rest(&held, &world).unwrap();
 }
+
+#[test]
+fn certificates_that_are_about_to_end_come_once_and_say_what_comes_with_them() {
+    // Something else waits for the end of the pause on all machines, and one must get its certificates now.
+    let (spec, mut world) = reconfigured();
+    let held = paused(spec);
+    world.secrets.known_mut().unwrap().machines.get_mut(&demo("w-0")).unwrap().certificates = Certificates::Overdue;
+    let mut given = vec![];
+    let pass = |spec: &ClusterSpec, world: &mut Observed, given: &mut Vec<(String, String)>| {
+        for _ in 0..10 {
+            let plan = plan(spec, &seen(world), now());
+            for action in plan.actions {
+                if matches!(action, Action::ApplyPlan { .. }) {
+                    let because = plan.decisions.iter().find(|d| d.action == action.key()).map(|d| d.because.clone());
+                    given.push((action.machine().unwrap().to_string(), because.unwrap_or_default()));
+                }
+                simulate(spec, world, &action, now()).unwrap();
+            }
+            happenings(world).iter().for_each(|h| happen(world, h, now()));
+        }
+    };
+    pass(&held, &mut world, &mut given);
+    let [(machine, because)] = given.as_slice() else { panic!("{given:?}") };
+    assert_eq!(machine, "demo-w-0");
+    assert!(because.contains("certificates that it has are about to end") && because.contains("what else changed"), "{because}");
+    // It has them now: what changes later waits like everybody's, though the old ones have not ended yet.
+    let mut other = held;
+    other.network.proxy_mode = slipway_model::ProxyMode::Nftables;
+    look(&other, &mut world);
+    given.clear();
+    pass(&other, &mut world, &mut given);
+    assert_eq!(given, []);
+    assert!(waits(&other, &world, Reason::Paused).iter().any(|w| w.contains("demo-w-0")));
+}
