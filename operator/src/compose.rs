@@ -10,7 +10,7 @@ use crate::execute::{Page, Scene, SceneMachine, renewal, secrets};
 use crate::keys::Keys;
 use crate::memory::Memory;
 use crate::observe::{self, CloudWatch, PreflightLook, Seen};
-use crate::workload::{Picture, WorkloadLink};
+use crate::workload::{Drains, Picture, WorkloadLink};
 use crate::{records, render};
 use futures::future::join_all;
 use jiff::Timestamp;
@@ -220,7 +220,7 @@ async fn look(context: &Context, memory: &mut Memory, scene: &Scene, machines: &
         let leaving = observe::nodes::of_machines(&view, &scene.machines, &leaving);
         nodes.retain(|name| leaving.contains(name) || view.nodes.get(name).is_some_and(|n| n.unschedulable));
         nodes.extend(view.nodes.values().filter(|n| n.cordoned.is_some()).map(|n| n.name.clone()));
-        link.drains(nodes);
+        link.drains(Drains { nodes, leaving });
     }
 }
 

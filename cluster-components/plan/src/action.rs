@@ -338,8 +338,8 @@ pub enum Action {
         pod: PodKey,
     },
     /// Removes a recorded machine's instance. Safe to repeat: "not found" is success.
-    /// Check at the target: the Cluster carries a deletionTimestamp; or [`may_be_deleted`](crate::may_be_deleted) says so of the Machine, its Node and
-    /// pods and its agent as they are now.
+    /// Check at the target: the Cluster carries a deletionTimestamp; or [`may_be_deleted`](crate::may_be_deleted) says so of the Machine, its Node,
+    /// pods and volumes, and its agent as they are now.
     DeleteInstance {
         /// Which machine's.
         machine: MachineName,

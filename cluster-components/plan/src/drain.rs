@@ -1,4 +1,4 @@
-//! Machines that are being taken away: cordoned, drained, deleted, forgotten, in this order and each only after the one before.
+//! Machines that are being taken away: cordoned, drained of pods and volumes, deleted, forgotten, in this order and each only after the one before.
 //!
 //! Control planes of a founded cluster come here when nothing of etcd is on them any more (see `departure`).
 
@@ -11,6 +11,8 @@ use slipway_model::ClusterSpec;
 
 /// A pool that is gone from the Cluster and whose NodePool does not say otherwise.
 const DEFAULT_DRAIN_TIMEOUT: u32 = 300;
+/// As many volumes as somebody reads.
+const NAMED: usize = 3;
 
 /// Brings every machine that is being taken away a step further.
 pub(crate) fn leaving(draft: &mut Draft<'_>) {
@@ -79,7 +81,27 @@ pub(crate) fn drained(draft: &mut Draft<'_>, machine: &MachineRecord, since: Tim
     if !node.unschedulable {
         draft.start(Action::Cordon { machine: machine.name.clone(), node: node.name.clone(), uid: node.uid.clone(), returns: false });
     }
-    evict(draft, machine, node, since) && node.unschedulable
+    let empty = evict(draft, machine, node, since) && node.unschedulable;
+    empty && detached(draft, machine, node, since)
+}
+
+/// Whether no volume is attached to an emptied Node any more. Its kubelet unmounts them and their driver detaches them, which takes both of them: a machine
+/// that goes before leaves volumes behind that nobody unmounted, and that some clouds attach elsewhere only minutes later.
+fn detached(draft: &mut Draft<'_>, machine: &MachineRecord, node: &NodeFacts, since: Timestamp) -> bool {
+    match &node.volumes {
+        Fact::Known(volumes) if volumes.is_empty() => return true,
+        Fact::Known(volumes) => {
+            let (named, more) = (volumes.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", "), volumes.len().saturating_sub(NAMED));
+            let others = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let what = format!("volume {named}{others} to be detached from Node {}", node.name);
+            draft.wait_on(&machine.name, Reason::VolumesAttached, what, since);
+        }
+        Fact::Unknown { .. } => {
+            let what = format!("the volumes that are attached to Node {} to be listed", node.name);
+            draft.wait_on(&machine.name, Reason::VolumesAttached, what, since);
+        }
+    }
+    false
 }
 
 fn deadline(draft: &Draft<'_>, machine: &MachineRecord, since: Timestamp) -> Option<Timestamp> {
@@ -93,8 +115,8 @@ fn drain_deadline(spec: &ClusterSpec, machine: &MachineRecord, recorded: Option<
     (timeout > 0).then(|| since.saturating_add(SignedDuration::from_secs(i64::from(timeout))).unwrap_or(since))
 }
 
-/// The check that the executor makes right before it deletes a recorded machine's instance in a cluster that lives: with the record, the Node (and its
-/// pods), the agent and etcd's members (a linearizable list; only read for control planes) as they are *now*, whatever the plan was made from.
+/// The check that the executor makes right before it deletes a recorded machine's instance in a cluster that lives: with the record, the Node (with its
+/// pods and volumes), the agent and etcd's members (a linearizable list; only read for control planes) as they are *now*, whatever the plan was made from.
 /// `recorded_timeout` is the NodePool's, for a pool that is gone from the Cluster. A control plane of a founded cluster may go when etcd can be asked
 /// and has no member of it; that holds for its record ([`Action::RemoveMachine`]) as well: see [`is_no_member`].
 ///
@@ -118,7 +140,8 @@ pub fn may_be_deleted(
     if !is_no_member(machine, etcd) {
         return false;
     }
-    let drained = node.is_none_or(|n| n.unschedulable && n.pods.known().is_some_and(Vec::is_empty));
+    let drained =
+        node.is_none_or(|n| n.unschedulable && n.pods.known().is_some_and(Vec::is_empty) && n.volumes.known().is_some_and(Vec::is_empty));
     let over = drain_deadline(spec, machine, recorded_timeout, since).is_some_and(|at| now >= at);
     drained || over || !agent_answers
 }

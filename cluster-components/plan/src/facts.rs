@@ -314,6 +314,9 @@ pub struct NodeFacts {
     /// Pods to evict: all but DaemonSets' and mirror pods and finished ones. Read only where the machine is being deleted or the Node is
     /// unschedulable: `Unknown` elsewhere.
     pub pods: Fact<Vec<PodFacts>>,
+    /// Volumes that are attached to it, being attached or being detached, by name, but for those that a pod uses which a drain leaves where it is. Read
+    /// only where the machine is being deleted and no pod is left to evict: `Unknown` elsewhere.
+    pub volumes: Fact<Vec<String>>,
 }
 
 /// A pod on a Node that is to be drained.

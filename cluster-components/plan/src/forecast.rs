@@ -140,6 +140,7 @@ fn as_world(spec: &ClusterSpec, observed: &Observed) -> Observed {
     }
     for node in world.nodes.known_mut().into_iter().flatten() {
         for_unknown(&mut node.pods, vec![]);
+        for_unknown(&mut node.volumes, vec![]);
     }
     // Probes of which the model knows nothing would stay as they are for ever: they are assumed to get well.
     for agent in world.agents.values_mut() {

@@ -30,6 +30,8 @@ pub enum Happening {
     AgentStays(MachineName),
     /// A pod that was evicted ends. By its uid.
     PodEnds(String),
+    /// A volume whose pod is gone is detached from a Node. By the Node's name and its own.
+    Detaches(String, String),
 }
 
 /// What may happen next, in a fixed order.
@@ -80,6 +82,9 @@ pub fn happenings(world: &Observed) -> Vec<Happening> {
         }
         let ending = node.pods.known().into_iter().flatten().filter(|p| p.terminating && runs);
         next.extend(ending.map(|p| Happening::PodEnds(p.pod.uid.clone())));
+        // The kubelet unmounts it first, after the last pod has ended.
+        let free = node.volumes.known().into_iter().flatten().filter(|_| api && runs && node.pods.known().is_some_and(Vec::is_empty));
+        next.extend(free.map(|volume| Happening::Detaches(node.name.clone(), volume.clone())));
     }
     next
 }
@@ -127,6 +132,10 @@ pub fn happen(world: &mut Observed, happening: &Happening, now: Timestamp) {
                 pods.retain(|p| p.pod.uid != *uid);
             }
         }
+        Happening::Detaches(from, volume) => {
+            let nodes = world.nodes.known_mut().into_iter().flatten().filter(|n| n.name == *from);
+            nodes.filter_map(|n| n.volumes.known_mut()).for_each(|volumes| volumes.retain(|v| v != volume));
+        }
     }
     follow(world, now);
 }
@@ -170,6 +179,7 @@ fn join(world: &mut Observed, name: &MachineName, now: Timestamp) {
         conditions: vec![],
         labels_ok: false,
         pods: Fact::Known(pods),
+        volumes: Fact::Known(vec![]),
     });
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
 }

@@ -83,6 +83,7 @@ reasons! {
     WaitingForOthers: "Only one machine is changed at a time, and another one is not healthy or not done yet.",
     EvictionBlocked: "A PodDisruptionBudget does not allow a pod to be evicted; the message names pod and budget. It is tried again until the pool's drainTimeoutSeconds are over (0: for ever). Add replicas, relax the budget, or delete the pod.",
     PodTerminating: "A pod was evicted and is shutting down within its grace period.",
+    VolumesAttached: "Every pod of the Node has left, and volumes are still attached to it; the message names them. They are detached before the machine is deleted, so that their data is whole where they are attached next. When the pool's drainTimeoutSeconds are over it is deleted all the same (0: never). If this lasts, look at the driver: its node pod unmounts, its controller detaches, and each VolumeAttachment's status carries its error.",
     InstanceDeleting: "The cloud removes the machine.",
     WaitingForPoolSize: "The Cluster leaves the pool's `replicas` out, so its NodePool object says how many machines it wants, and that object is not there yet or is being deleted. It is made (again) by itself.",
     NumbersUnsettled: "Machine numbers were handed out and are not all used; that is written down before a record goes, so that none is used twice.",

@@ -80,7 +80,8 @@ pub(crate) fn api_answers(world: &Observed) -> bool {
     world.agents.keys().any(|name| serves_api(world, name))
 }
 
-/// What an operator sees of a world: etcd's members only through a quorum, Nodes and addons only through an API that answers, and pods only where it looks.
+/// What an operator sees of a world: etcd's members only through a quorum, Nodes and addons only through an API that answers, pods and volumes only where
+/// it looks.
 #[must_use]
 pub fn seen(world: &Observed) -> Observed {
     let mut view = world.clone();
@@ -99,6 +100,9 @@ pub fn seen(world: &Observed) -> Observed {
     for node in view.nodes.known_mut().into_iter().flatten() {
         if !node.machine.as_ref().is_some_and(deleting) && node.cordoned.is_none() {
             node.pods = Fact::unknown("not asked for", since);
+        }
+        if !node.machine.as_ref().is_some_and(deleting) || node.pods.known().is_none_or(|pods| !pods.is_empty()) {
+            node.volumes = Fact::unknown("not asked for", since);
         }
     }
     view

@@ -2,7 +2,7 @@
 //! effect needs which; exploration of the planner found why.
 
 use super::{EffectError, Scene};
-use crate::api::call;
+use crate::api::{DEADLINE, call};
 use crate::clock;
 use crate::context::{Context, LABEL_CLUSTER};
 use crate::observe;
@@ -197,7 +197,7 @@ pub async fn instance_may_go(context: &Context, scene: &Scene, name: &MachineNam
     refuse(format!("{name} is not drained yet"))
 }
 
-/// A machine's Node and its pods, read now. Where the cluster's API does not show it, the Node is taken to be there with pods nobody can count.
+/// A machine's Node, its pods and its volumes, read now. Where the cluster's API does not show it, the Node is taken to be there with pods nobody can count.
 async fn node(scene: &Scene, name: &MachineName) -> Option<NodeFacts> {
     let unseen = || NodeFacts {
         name: name.to_string(),
@@ -212,6 +212,7 @@ async fn node(scene: &Scene, name: &MachineName) -> Option<NodeFacts> {
         conditions: vec![],
         labels_ok: true,
         pods: Fact::unknown("the cluster's API does not answer", clock::now()),
+        volumes: Fact::unknown("the cluster's API does not answer", clock::now()),
     };
     let Some(door) = &scene.workload else { return Some(unseen()) };
     let nodes: Api<Node> = Api::all(door.client.clone());
@@ -224,7 +225,9 @@ async fn node(scene: &Scene, name: &MachineName) -> Option<NodeFacts> {
         let Ok(list) = call(Api::<Pod>::all(door.client.clone()).list(&on_node)).await else { return Some(unseen()) };
         pods.insert(node, workload::PodCount::of(&list.items));
     }
-    view.pods = pods;
+    let emptied = pods.iter().filter(|(_, count)| count.to_leave.is_empty()).collect();
+    let Ok(volumes) = workload::attached(&door.client, &emptied, DEADLINE).await else { return Some(unseen()) };
+    (view.volumes, view.pods) = (volumes, pods);
     let facts = observe::nodes::facts(&view, &scene.spec, &scene.machines, clock::now());
     facts.into_iter().find(|n| n.machine.as_ref() == Some(name))
 }

@@ -182,5 +182,6 @@ fn node(record: &MachineRecord, machine: &Machine, now: Timestamp) -> Option<Nod
         conditions: vec![],
         labels_ok: true,
         pods: Fact::Known(Vec::new()),
+        volumes: Fact::Known(Vec::new()),
     })
 }

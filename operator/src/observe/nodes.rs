@@ -1,4 +1,4 @@
-//! The workload cluster's part: Nodes, pods on Nodes being drained, and which addons are in.
+//! The workload cluster's part: Nodes, pods and volumes on Nodes being drained, and which addons are in.
 
 use crate::execute::SceneMachine;
 use crate::render;
@@ -31,6 +31,7 @@ fn facts_of(node: &Seen, view: &View, spec: &ClusterSpec, machines: &BTreeMap<Ma
             )
         },
     );
+    let unasked = || Fact::unknown("not asked for: the machine is not being deleted, or pods are left on it", now);
     NodeFacts {
         name: node.name.clone(),
         uid: node.uid.clone(),
@@ -44,6 +45,7 @@ fn facts_of(node: &Seen, view: &View, spec: &ClusterSpec, machines: &BTreeMap<Ma
         kubelet: node.kubelet_version.parse().ok(),
         conditions: node.conditions.clone(),
         pods,
+        volumes: view.volumes.get(&node.name).map_or_else(unasked, |volumes| Fact::Known(volumes.clone())),
     }
 }
 

@@ -93,7 +93,7 @@ fn phase(
     reached: &[Stage],
 ) -> MachinePhase {
     if machine.metadata.deletion_timestamp.is_some() {
-        let drained = node.is_none_or(|n| n.pods.known().is_none_or(Vec::is_empty));
+        let drained = node.is_none_or(|n| n.pods.known().is_none_or(Vec::is_empty) && n.volumes.known().is_none_or(Vec::is_empty));
         return if drained { MachinePhase::Deleting } else { MachinePhase::Draining };
     }
     let was_ready = reached.iter().any(|s| s.name == "ready");

@@ -1,6 +1,7 @@
 //! The task that keeps one workload cluster's picture.
 
 use super::node::{NodeFacts, PodCount};
+use super::volumes::attached;
 use crate::api::{CallError, call_within};
 use crate::bell::Bell;
 use crate::clock;
@@ -38,6 +39,8 @@ pub struct View {
     pub nodes: BTreeMap<String, NodeFacts>,
     /// Pods of the nodes named by [`WorkloadLink::drains`].
     pub pods: BTreeMap<String, PodCount>,
+    /// Volumes that are attached to those of them that go, once their pods have left.
+    pub volumes: BTreeMap<String, Vec<String>>,
     /// Digest of the addons that were applied completely.
     pub addons: Option<String>,
 }
@@ -91,9 +94,18 @@ impl WorkloadDoor {
 
 struct Shared {
     picture: Mutex<Picture>,
-    draining: Mutex<BTreeSet<String>>,
+    draining: Mutex<Drains>,
     poke: Notify,
     bell: Arc<Bell>,
+}
+
+/// Nodes that are being drained.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Drains {
+    /// All of them: their pods are counted.
+    pub nodes: BTreeSet<String>,
+    /// Those whose machine is being deleted: their volumes are looked at.
+    pub leaving: BTreeSet<String>,
 }
 
 impl Drop for WorkloadLink {
@@ -133,11 +145,11 @@ impl WorkloadLink {
         self.door.poke();
     }
 
-    /// Whose pods are counted from now on.
-    pub fn drains(&self, nodes: BTreeSet<String>) {
+    /// Whose pods are counted from now on, and whose volumes.
+    pub fn drains(&self, drains: Drains) {
         let mut draining = lock(&self.door.shared.draining);
-        if *draining != nodes {
-            *draining = nodes;
+        if *draining != drains {
+            *draining = drains;
             drop(draining);
             self.poke();
         }
@@ -154,7 +166,7 @@ async fn follow(client: Client, shared: Arc<Shared>) {
     loop {
         match look(&client, &shared).await {
             Ok(version) => {
-                let draining = !lock(&shared.draining).is_empty();
+                let draining = !lock(&shared.draining).nodes.is_empty();
                 let until = Instant::now() + if draining { REFRESH_DRAINING } else { REFRESH };
                 tokio::select! {
                     () = shared.poke.notified() => {}
@@ -183,15 +195,19 @@ async fn look(client: &Client, shared: &Shared) -> Result<String, CallError> {
     let params = ListParams::default();
     let (nodes, addons) = tokio::try_join!(call_within(PATIENCE, nodes_api.list(&params)), call_within(PATIENCE, maps.get_opt(ADDONS)))?;
     let mut pods = BTreeMap::new();
-    for node in draining.iter().filter(|name| nodes.items.iter().any(|n| n.name_any() == **name)) {
+    for node in draining.nodes.iter().filter(|name| nodes.items.iter().any(|n| n.name_any() == **name)) {
         let on_node = ListParams::default().fields(&format!("spec.nodeName={node}"));
         let list = call_within(PATIENCE, Api::<Pod>::all(client.clone()).list(&on_node)).await?;
         pods.insert(node.clone(), PodCount::of(&list.items));
     }
+    // After the pods, so that what the last one of them used is among them.
+    let emptied = pods.iter().filter(|(node, count)| draining.leaving.contains(*node) && count.to_leave.is_empty()).collect();
+    let volumes = attached(client, &emptied, PATIENCE).await?;
     let version = nodes.metadata.resource_version.clone().unwrap_or_default();
     shared.known(View {
         nodes: nodes.items.iter().map(|n| (n.name_any(), NodeFacts::of(n))).collect(),
         pods,
+        volumes,
         addons: addons.and_then(|m| m.data.unwrap_or_default().remove("digest")),
     });
     Ok(version)

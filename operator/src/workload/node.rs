@@ -3,9 +3,9 @@
 use crate::execute::workload::{CORDONED, POOL_DIGEST};
 use crate::render::UPGRADE_PENDING;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Volume};
 use kube::ResourceExt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A Node, trimmed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct PodCount {
     pub to_leave: Vec<PodKey>,
     /// Of these, on their way out.
     pub leaving: usize,
+    /// Claims of the pods that a drain leaves where they are, by namespace and name: their volumes stay as long as the Node does.
+    pub claims: BTreeSet<(String, String)>,
 }
 
 /// A pod to evict. The UID is the precondition: a pod of the same name that came later is another one.
@@ -110,7 +112,8 @@ impl PodCount {
     pub fn of(pods: &[Pod]) -> Self {
         let to_leave: Vec<PodKey> = pods.iter().filter(|p| has_to_leave(p)).map(PodKey::of).collect();
         let leaving = to_leave.iter().filter(|p| p.terminating).count();
-        Self { to_leave, leaving }
+        let claims = pods.iter().filter(|p| !has_ended(p) && !has_to_leave(p)).flat_map(claims).collect();
+        Self { to_leave, leaving, claims }
     }
 }
 
@@ -125,11 +128,25 @@ impl PodKey {
     }
 }
 
+fn has_ended(pod: &Pod) -> bool {
+    matches!(pod.status.as_ref().and_then(|s| s.phase.as_deref()), Some("Succeeded" | "Failed"))
+}
+
+/// Of generic ephemeral volumes, too: their claims are named after pod and volume.
+fn claims(pod: &Pod) -> Vec<(String, String)> {
+    let volumes = pod.spec.as_ref().and_then(|s| s.volumes.as_deref()).unwrap_or_default();
+    let claim = |v: &Volume| match (&v.persistent_volume_claim, &v.ephemeral) {
+        (Some(claim), _) => Some(claim.claim_name.clone()),
+        (None, Some(_)) => Some(format!("{}-{}", pod.name_any(), v.name)),
+        (None, None) => None,
+    };
+    volumes.iter().filter_map(claim).map(|name| (pod.namespace().unwrap_or_default(), name)).collect()
+}
+
 fn has_to_leave(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
     let daemon = pod.owner_references().iter().any(|o| o.kind == "DaemonSet" && o.controller == Some(true));
     let mirror = pod.annotations().contains_key("kubernetes.io/config.mirror");
-    !(daemon || mirror || matches!(phase, "Succeeded" | "Failed"))
+    !(daemon || mirror || has_ended(pod))
 }
 
 #[cfg(test)]
@@ -157,6 +174,21 @@ mod tests {
         let count = PodCount::of(&pods);
         assert_eq!(count.to_leave.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["app", "going"]);
         assert_eq!(count.leaving, 1);
+    }
+
+    #[test]
+    fn the_volumes_of_pods_that_stay_are_known_by_their_claims() {
+        let volumes = serde_json::json!({"containers": [], "volumes": [
+            {"name": "data", "persistentVolumeClaim": {"claimName": "own"}}, {"name": "scratch", "ephemeral": {}}, {"name": "dir", "emptyDir": {}}
+        ]});
+        let owner = serde_json::json!([{"apiVersion": "apps/v1", "kind": "DaemonSet", "name": "d", "uid": "x", "controller": true}]);
+        let pods = [
+            pod(serde_json::json!({"metadata": {"name": "stays", "namespace": "a", "ownerReferences": owner}, "spec": volumes})),
+            pod(serde_json::json!({"metadata": {"name": "leaves", "namespace": "b"}, "spec": volumes})),
+            pod(serde_json::json!({"metadata": {"name": "ended", "namespace": "c"}, "spec": volumes, "status": {"phase": "Failed"}})),
+        ];
+        let of_a = |name: &str| ("a".to_owned(), name.to_owned());
+        assert_eq!(PodCount::of(&pods).claims, BTreeSet::from([of_a("own"), of_a("stays-scratch")]));
     }
 
     #[test]

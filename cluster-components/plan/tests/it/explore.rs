@@ -6,7 +6,7 @@ use crate::invariants::{always, refused};
 use crate::life::{Grain, Life, Moment, Step, hash, records, rests, thorough};
 use crate::time::aged;
 use slipway_model::{Amount, ClusterSpec, DeletionPolicy, Healing, Weekday, Window};
-use slipway_plan::{Observed, seen};
+use slipway_plan::{NodeFacts, Observed, seen};
 use stateright::{Checker, Model, Property};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Mutex;
@@ -23,15 +23,17 @@ struct Exploration {
 
 /// Something that lives are explored for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Sight {
+pub enum Sight {
     /// A machine stands at the address of another one that is still recorded.
     AddressUsedAgain,
     /// Of a zone nothing is left.
     ZoneVanished,
+    /// A volume is attached to the Node of a machine that goes and whose pods have left.
+    VolumeStays,
 }
 
 impl Sight {
-    const ALL: [Self; 2] = [Self::AddressUsedAgain, Self::ZoneVanished];
+    const ALL: [Self; 3] = [Self::AddressUsedAgain, Self::ZoneVanished, Self::VolumeStays];
 
     fn is_of(self, world: &Observed) -> bool {
         match self {
@@ -45,6 +47,11 @@ impl Sight {
             Self::ZoneVanished => {
                 let there = |zone: &String| world.cloud.known().unwrap().instances.iter().any(|i| i.zone.as_ref() == Some(zone));
                 records(world).iter().filter_map(|m| m.instance.as_ref()?.zone.as_ref()).any(|zone| !there(zone))
+            }
+            Self::VolumeStays => {
+                let going = |n: &NodeFacts| records(world).iter().any(|m| m.deleting.is_some() && n.machine.as_ref() == Some(&m.name));
+                let emptied = |n: &NodeFacts| n.pods.known().is_some_and(Vec::is_empty) && n.volumes.known().is_some_and(|v| !v.is_empty());
+                world.nodes.known().unwrap().iter().any(|n| going(n) && emptied(n))
             }
         }
     }
@@ -124,7 +131,7 @@ impl Model for Exploration {
 }
 
 /// Explores a life to its end, and fails with the shortest way to what is broken. Returns what was met on the way.
-fn explore(title: &str, life: Life) -> BTreeSet<Sight> {
+pub fn explore(title: &str, life: Life) -> BTreeSet<Sight> {
     let started = Instant::now();
     let title = format!("{title}, {}", life.faults());
     let model = Exploration { life, converging: Mutex::default(), sound: Mutex::default(), seen: Mutex::default() };
@@ -160,7 +167,7 @@ fn explore(title: &str, life: Life) -> BTreeSet<Sight> {
 }
 
 /// A life with these faults, and with wider ones where there is time for it.
-fn life(specs: Vec<ClusterSpec>, begin: Observed, quick: Budget, wide: Option<(Grain, Budget)>) -> Life {
+pub fn life(specs: Vec<ClusterSpec>, begin: Observed, quick: Budget, wide: Option<(Grain, Budget)>) -> Life {
     let (grain, budget) = wide.filter(|_| thorough()).unwrap_or((Grain::Coarse, quick));
     Life::new(specs, begin, grain, budget)
 }

@@ -35,6 +35,8 @@ fn one_that_may_have_exchanged_its_kubelet_goes_back_on_an_empty_node_only() {
     let node = node(&mut world);
     (node.unschedulable, node.cordoned) = (true, Some(now()));
     node.pods = slipway_plan::Fact::Known(vec![]);
+    // Nothing is detached from a Node that stays.
+    node.volumes = slipway_plan::Fact::Known(vec!["pvc-1".into()]);
     let empty = plan(&spec, &seen(&world), now()).actions;
     assert!(matches!(empty.as_slice(), [Action::ApplyPlan { machine, .. }] if *machine == worker()), "{empty:?}");
 }

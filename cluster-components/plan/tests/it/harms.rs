@@ -110,10 +110,11 @@ fn records_and_instances(moved: &Moved<'_>, living: bool) -> Option<&'static str
                 return Some("a machine is deleted when etcd has no member of it");
             }
             let node = before.nodes.known().unwrap().iter().find(|n| n.machine.as_ref() == Some(machine));
-            let busy = node.is_some_and(|n| n.pods.known().is_some_and(|p| !p.is_empty()));
+            let busy =
+                node.is_some_and(|n| n.pods.known().is_some_and(|p| !p.is_empty()) || n.volumes.known().is_some_and(|v| !v.is_empty()));
             let dead = before.agents.get(machine).is_none_or(|a| a.heard().is_none());
             let expired = record.deleting.is_some_and(|at| now().duration_since(at).as_secs() >= drain_timeout(moved.spec, before, record));
-            (before.cluster.bootstrapped && busy && !dead && !expired).then_some("drained before deleted")
+            (before.cluster.bootstrapped && busy && !dead && !expired).then_some("drained before deleted, of pods and of volumes")
         }
         Action::DeleteMachine { machine, why: Removal::Dead, .. } if moved.fresh && living => zones(before, machine),
         Action::CreateMachine { machine, pool, ordinal, .. } => {

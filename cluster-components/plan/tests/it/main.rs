@@ -23,4 +23,5 @@ mod stories;
 mod tables;
 mod time;
 mod traces;
+mod volumes;
 mod votes;
