@@ -67,3 +67,71 @@ async fn a_life_is_told_once_and_an_idle_cluster_tells_nothing() {
     stop.cancel();
     second.end();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_quorum_that_is_lost_and_comes_back_is_told_once_each_whoever_leads() {
+    let (house, stop) = (House::new(), CancellationToken::new());
+    let first = house.operator(1, &stop, Effects::new(None));
+    house.apply(3, None);
+    house.until("Ready", || house.condition("Ready") == "True").await;
+    assert_eq!((of(&house, "QuorumLost"), of(&house, "QuorumRegained")), (0, 0));
+    for machine in ["demo-cp-1", "demo-cp-2"] {
+        house.agents.power_etcd(machine, false);
+    }
+    house.within(30, "the loss to be told", || of(&house, "QuorumLost") == 1).await;
+    house.until("the loss to stand in the status", || house.condition("EtcdHealthy") == "False").await;
+    // The next one learns from the status that it was told.
+    first.end();
+    let second = house.operator(2, &stop, Effects::new(None));
+    let looks = || house.api.requests().get("GET slipway.dev/machines").copied().unwrap_or_default();
+    let before = looks();
+    house.api.patch("slipway.dev/clusters", "default", "demo", json!({"metadata": {"annotations": {"look": "again"}}}));
+    house.until("a look", || looks() > before).await;
+    for machine in ["demo-cp-1", "demo-cp-2"] {
+        house.agents.power_etcd(machine, true);
+    }
+    house.within(30, "its return to be told", || of(&house, "QuorumRegained") == 1).await;
+    house.within(30, "Ready again", || house.condition("Ready") == "True").await;
+    assert_eq!((of(&house, "QuorumLost"), of(&house, "QuorumRegained")), (1, 1));
+    let lost = notes(&house, "QuorumLost");
+    assert!(lost[0].starts_with("Warning demo: ") && lost[0].contains("of 3 etcd members healthy"), "{lost:?}");
+    let regained = notes(&house, "QuorumRegained");
+    assert!(regained[0].starts_with("Normal demo: ") && regained[0].contains("3 of 3 etcd members healthy"), "{regained:?}");
+    stop.cancel();
+    second.end();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upgrade_that_stops_and_is_called_off_is_told_once_each() {
+    let (house, stop) = (House::new(), CancellationToken::new());
+    let operator = house.operator(1, &stop, Effects::new(None));
+    house.apply(1, None);
+    house.until("Ready", || house.condition("Ready") == "True").await;
+    // No Node ever says that it has another kubelet here.
+    let to = |version: &str| {
+        let held = json!({"spec": {"kubernetesVersion": version, "componentVersions": {"etcd": "v3.6.14"}}});
+        house.api.patch("slipway.dev/clusters", "default", "demo", held);
+    };
+    to("v1.37.2");
+    house.within(30, "its beginning to be told", || of(&house, "UpgradeBegun") == 1).await;
+    let machine = || house.api.get("slipway.dev/machines", "demo-cp-0").unwrap();
+    house.within(30, "a kubelet that does not follow", || machine()["spec"]["versions"]["kubelet"] == "v1.37.2").await;
+    assert_eq!(of(&house, "UpgradeStopped"), 0);
+    // Its time is over.
+    let long_ago = jiff::Timestamp::now() - jiff::SignedDuration::from_secs(200);
+    house.api.patch("slipway.dev/machines", "default", "demo-cp-0", json!({"spec": {"changed": {"at": long_ago.to_string()}}}));
+    house.within(30, "its stop to be told", || of(&house, "UpgradeStopped") == 1).await;
+    house.within(30, "its old kubelet", || machine()["spec"]["versions"]["kubelet"] == "v1.36.4").await;
+    to("v1.36.4");
+    house.within(30, "its end to be told", || of(&house, "UpgradeUndone") == 1).await;
+    let stopped = notes(&house, "UpgradeStopped");
+    let why = "its Node to say that its kubelet is v1.37.2";
+    assert!(stopped[0].starts_with("Warning demo: demo-cp-0 did not come back after ") && stopped[0].contains(why), "{stopped:?}");
+    assert!(notes(&house, "UpgradeCalledOff")[0].starts_with("Normal demo: back to etcd v3.6.14, kube-apiserver v1.36.4"));
+    for reason in ["UpgradeBegun", "UpgradeStopped", "UpgradeCalledOff", "UpgradeUndone"] {
+        assert_eq!(of(&house, reason), 1, "{reason}: {:?}", told(&house));
+    }
+    assert_eq!((of(&house, "UpgradeFinished"), of(&house, "UpgradeResumed")), (0, 0));
+    stop.cancel();
+    operator.end();
+}
