@@ -2,8 +2,8 @@
 
 use crate::build::{complete, new, now, old, spec, upgraded};
 use jiff::SignedDuration;
-use slipway_model::{ClusterSpec, MachineName, MachineVersions, PlanDigest};
-use slipway_plan::{Action, AgentFacts, Observed, VersionChange, plan, seen};
+use slipway_model::{ClusterSpec, MachineName, MachineVersions, Part, PlanDigest};
+use slipway_plan::{Action, AgentFacts, Observed, StoppedRoll, UpgradeRecord, VersionChange, plan, seen};
 
 fn worker() -> MachineName {
     "demo-w-0".parse().unwrap()
@@ -39,4 +39,17 @@ fn one_that_may_have_exchanged_its_kubelet_goes_back_on_an_empty_node_only() {
     node.volumes = slipway_plan::Fact::Known(vec!["pvc-1".into()]);
     let empty = plan(&spec, &seen(&world), now()).actions;
     assert!(matches!(empty.as_slice(), [Action::ApplyPlan { machine, .. }] if *machine == worker()), "{empty:?}");
+}
+
+#[test]
+fn one_that_failed_goes_back_at_once_because_its_pods_may_not_be_evictable() {
+    let (mut spec, mut world) = called_off();
+    // The pool wants the new kubelet still, and the roll stands still since that failed.
+    spec.pools[0].versions = MachineVersions { control_plane: None, ..new() };
+    let since = now() - SignedDuration::from_secs(6);
+    let stopped = StoppedRoll { machine: worker(), part: Part::Node, why: "waiting for its Node to be Ready".into(), since };
+    world.cluster.upgrade = Some(UpgradeRecord { from: new(), to: new(), snapshot: String::new(), since, stopped: Some(stopped) });
+    assert!(!node(&mut world).unschedulable, "its Node serves");
+    let actions = plan(&spec, &seen(&world), now()).actions;
+    assert!(matches!(actions.as_slice(), [Action::ApplyPlan { machine, .. }] if *machine == worker()), "{actions:?}");
 }
