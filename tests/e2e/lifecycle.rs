@@ -1,7 +1,8 @@
 //! What people do to clusters beside making them: budgets, `kubectl scale`, deleting Machines, calling a create off, orphaning.
 
 use crate::workload;
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use serde_json::Value;
 use slipway_tests::{Plane, until};
 use std::time::Duration;
 
@@ -31,6 +32,23 @@ kind: PodDisruptionBudget
 metadata: { name: guarded }
 spec: { maxUnavailable: 0, selector: { matchLabels: { app: guarded } } }
 "#;
+
+/// A volume of no driver's, attached to a Node.
+fn attachment(node: &str) -> String {
+    format!(
+        r#"
+apiVersion: v1
+kind: PersistentVolume
+metadata: {{ name: held }}
+spec: {{ capacity: {{ storage: 1Mi }}, accessModes: [ReadWriteOnce], hostPath: {{ path: /var/tmp/held }} }}
+---
+apiVersion: storage.k8s.io/v1
+kind: VolumeAttachment
+metadata: {{ name: held-by-hand }}
+spec: {{ attacher: none.example.com, nodeName: {node}, source: {{ persistentVolumeName: held }} }}
+"#
+    )
+}
 
 /// One control plane and a pool whose size is the NodePool's own affair.
 const OPEN: &str = r#"
@@ -64,7 +82,22 @@ fn life() -> Result<()> {
         if described.contains("guarded") { Ok(()) } else { Err(described) }
     })?;
     ensure!(plane.machines(CLUSTER, "workers")?.len() == 2, "a machine went although the budget forbade it");
+
+    println!("    so does a volume that stays attached when the pods have left");
+    let leaving = leaving_worker(&plane)?;
+    plane.apply_inside(CLUSTER, &attachment(&leaving))?.must("kubectl apply")?;
     plane.inside(CLUSTER, &["delete", "poddisruptionbudget", "guarded"])?.must("kubectl delete pdb")?;
+    until("the volume is named", Duration::from_secs(40), || {
+        let machine =
+            plane.object("machine", &leaving).map_err(|e| e.to_string())?.ok_or("the machine went although a volume is attached")?;
+        let waits = machine["status"]["waits"].as_array().cloned().unwrap_or_default();
+        let told =
+            |w: &Value| w["reason"] == "VolumesAttached" && w["what"].as_str().is_some_and(|s| s.contains("volume held to be detached"));
+        if waits.iter().any(told) { Ok(()) } else { Err(format!("{waits:?}")) }
+    })?;
+    let pods = plane.inside(CLUSTER, &["get", "pods", "--field-selector", &format!("spec.nodeName={leaving}"), "--output=name"])?;
+    ensure!(pods.must("kubectl get pods")?.out.is_empty(), "volumes were waited for before the pods had left");
+    plane.inside(CLUSTER, &["delete", "volumeattachment", "held-by-hand"])?.must("kubectl delete volumeattachment")?;
     workers(&plane, 1)?;
     plane.inside(CLUSTER, &["delete", "deployment", "guarded"])?.must("kubectl delete deployment")?;
 
@@ -112,6 +145,16 @@ fn life() -> Result<()> {
     let traces = plane.down()?;
     ensure!(traces.is_empty(), "left on the host after `slipway down`: {traces:#?}");
     Ok(())
+}
+
+/// The worker whose Machine is being deleted.
+fn leaving_worker(plane: &Plane) -> Result<String> {
+    for name in plane.machines(CLUSTER, "workers")? {
+        if plane.object("machine", &name)?.is_some_and(|m| m["metadata"]["deletionTimestamp"].is_string()) {
+            return Ok(name);
+        }
+    }
+    bail!("no Machine is being deleted")
 }
 
 fn set_replicas(plane: &Plane, replicas: u32) -> Result<()> {
