@@ -246,13 +246,11 @@ pub fn pool_digest(pool: Option<&Pool>) -> String {
 /// not to the next that has to be left.
 pub const UPGRADE_PENDING: &str = "slipway.dev/upgrade-pending";
 
-/// Whether a machine's Node is to bear [`UPGRADE_PENDING`]: its kubelet is to be another minor, and some API server was told to be what is wanted.
+/// Whether a machine's Node is to bear [`UPGRADE_PENDING`].
 #[must_use]
 pub fn is_upgrade_pending(spec: &ClusterSpec, machines: &BTreeMap<MachineName, SceneMachine>, machine: &SceneMachine) -> bool {
-    let wanted = &spec.control_plane.versions;
-    let api_server = |v: &MachineVersions| v.control_plane.map(|v| v.api_server);
-    let begun = || machines.values().any(|m| m.pool.is_control_plane() && api_server(&m.versions) == api_server(wanted));
-    spec.target(&machine.pool).is_some_and(|to| to.node.kubelet.minor != machine.versions.node.kubelet.minor) && begun()
+    let told = machines.values().map(|m| (&m.pool, &m.versions));
+    slipway_plan::is_upgrade_pending(spec, told, &machine.pool, &machine.versions)
 }
 
 /// `spec.providerID` of the Node on an instance.

@@ -65,6 +65,7 @@ pub use membership::STABLE_FOR;
 pub use outcome::{Condition, ConditionType, Decision, Plan, Status, Wait};
 pub use quorum::is_of as is_member_of;
 pub use reasons::Reason;
+pub use rollout::is_upgrade_pending;
 pub use simulate::{Refused, seen, simulate};
 #[doc(hidden)]
 pub use simulate::{arrives, falls_back, renders, what_runs};

@@ -187,7 +187,9 @@ fn join(draft: &mut Draft<'_>, machine: &MachineRecord) {
         draft.wait_on(&machine.name, Reason::NodeNotRegistered, "its Node to be registered", machine.created);
         return;
     };
-    if !node.labels_ok {
+    // What this very plan tells may make other marks right.
+    let tells = draft.planned().any(Action::marks);
+    if !node.labels_ok && !tells {
         draft.start(Action::LabelNode { machine: machine.name.clone(), node: node.name.clone(), uid: node.uid.clone() });
     }
     if !node.ready {

@@ -141,6 +141,7 @@ fn check(holds: bool, otherwise: &'static str) -> Result<(), Refused> {
 /// Carries an action out. An error means that the world is as it was.
 pub fn simulate(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: Timestamp) -> Result<(), Refused> {
     check(!world.is_over(), "the Cluster is gone")?;
+    let marked = action.marks().then(|| nodes::pending(spec, world));
     match action {
         Action::AddFinalizer
         | Action::RecordEndpoint { .. }
@@ -185,6 +186,9 @@ pub fn simulate(spec: &ClusterSpec, world: &mut Observed, action: &Action, now: 
         | Action::Claim { .. }
         | Action::ApplyPlan { .. } => machines::machine(world, action, now)?,
         Action::UpdateAgent { .. } | Action::RenewAgentCertificate { .. } => agents::agent(world, action, now)?,
+    }
+    if let Some(before) = marked {
+        nodes::mark(spec, world, &before);
     }
     crate::happenings::follow(world, now);
     Ok(())

@@ -181,6 +181,15 @@ impl Action {
         }
     }
 
+    /// Whether Nodes may have to be marked otherwise after it: see [`is_upgrade_pending`](crate::is_upgrade_pending).
+    pub(crate) fn marks(&self) -> bool {
+        match self {
+            Self::SetVersions { .. } => true,
+            Self::CreateMachine { pool, .. } => pool.is_control_plane(),
+            _ => false,
+        }
+    }
+
     /// Whether it is one choice among several: a plan made before its end could choose differently, so it must have ended before the next plan.
     #[must_use]
     pub fn chooses(&self) -> bool {

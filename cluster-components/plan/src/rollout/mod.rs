@@ -30,6 +30,7 @@ mod undo;
 mod well;
 
 pub(crate) use birth::birth;
+pub use node::is_upgrade_pending;
 pub(crate) use pools::next_to_reconfigure;
 pub(crate) use replace::{is_outdated, most, pool_surge, surge};
 pub(crate) use well::is_settled;

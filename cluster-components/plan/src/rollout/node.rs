@@ -4,7 +4,7 @@ use super::well::ill;
 use crate::draft::Draft;
 use crate::{Action, MachineRecord, drain, maintenance, reconfigure};
 use jiff::SignedDuration;
-use slipway_model::{KubernetesVersion, MachineVersions};
+use slipway_model::{ClusterSpec, KubernetesVersion, MachineVersions, PoolName};
 
 /// How long evicting a control plane's pods may take: no pool says it.
 const CONTROL_PLANE_DRAIN_SECONDS: u32 = 300;
@@ -13,6 +13,22 @@ const CONTROL_PLANE_DRAIN_SECONDS: u32 = 300;
 /// minor only.
 pub(crate) fn needs_drain(machine: &MachineRecord, to: &MachineVersions) -> bool {
     machine.versions.node.kubelet.minor != to.node.kubelet.minor
+}
+
+/// Whether the Node of a machine with these versions is one that is to be emptied in the course of an upgrade that has begun: its kubelet is to be another
+/// minor, and some API server was told to be what is wanted. What leaves one Node should not go to the next that has to be left, so such Nodes are marked.
+/// `told`: every machine's pool, and what it was told.
+#[must_use]
+pub fn is_upgrade_pending<'a>(
+    spec: &ClusterSpec,
+    mut told: impl Iterator<Item = (&'a PoolName, &'a MachineVersions)>,
+    pool: &PoolName,
+    versions: &MachineVersions,
+) -> bool {
+    let api_server = |v: &MachineVersions| v.control_plane.map(|v| v.api_server);
+    let wanted = api_server(&spec.control_plane.versions);
+    spec.target(pool).is_some_and(|to| to.node.kubelet.minor != versions.node.kubelet.minor)
+        && told.any(|(pool, v)| pool.is_control_plane() && api_server(v) == wanted)
 }
 
 /// Whether a machine's Node is empty, or its time is over; otherwise the next step towards that.

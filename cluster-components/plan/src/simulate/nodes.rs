@@ -1,9 +1,10 @@
 //! Nodes, their pods, NodePools and addons.
 
 use super::{Refused, api_answers, check};
-use crate::{Action, Fact, NodeFacts, Observed, PodFacts, PodKey, PoolRecord};
+use crate::{Action, Fact, NodeFacts, Observed, PodFacts, PodKey, PoolRecord, is_upgrade_pending};
 use jiff::Timestamp;
-use slipway_model::MachineName;
+use slipway_model::{ClusterSpec, MachineName};
+use std::collections::BTreeSet;
 
 /// The one pod that runs on every worker.
 pub(crate) fn pod_on(machine: &MachineName) -> PodFacts {
@@ -63,6 +64,22 @@ pub(super) fn node(world: &mut Observed, action: &Action, now: Timestamp) -> Res
         _ => {}
     }
     Ok(())
+}
+
+/// Machines whose Nodes are marked because they are yet to be emptied in an upgrade that has begun.
+pub(super) fn pending(spec: &ClusterSpec, world: &Observed) -> BTreeSet<MachineName> {
+    let machines = world.machines.known().map_or(&[][..], Vec::as_slice);
+    let told = || machines.iter().map(|m| (&m.pool, &m.versions));
+    machines.iter().filter(|m| is_upgrade_pending(spec, told(), &m.pool, &m.versions)).map(|m| m.name.clone()).collect()
+}
+
+/// What was told makes other marks right than those that Nodes bear.
+pub(super) fn mark(spec: &ClusterSpec, world: &mut Observed, before: &BTreeSet<MachineName>) {
+    let after = pending(spec, world);
+    let turned: Vec<&MachineName> = before.symmetric_difference(&after).collect();
+    for node in world.nodes.known_mut().into_iter().flatten().filter(|n| n.machine.as_ref().is_some_and(|m| turned.contains(&m))) {
+        node.labels_ok = false;
+    }
 }
 
 /// Pods come again.
