@@ -195,8 +195,8 @@ pub struct Pool {
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["key", "effect"]))]
     pub taints: Vec<Taint>,
 
-    /// How many seconds a machine that is taken away may wait for PodDisruptionBudgets while it is drained. When they are over, it goes all the same. 0 waits
-    /// for ever.
+    /// How many seconds a machine that is taken away may wait for PodDisruptionBudgets while it is drained, for its pods to end and for their volumes to be
+    /// detached. When they are over, it goes all the same. 0 waits for ever.
     #[serde(default = "default_drain_timeout")]
     #[schemars(with = "i32", range(min = 0, max = 604_800))]
     pub drain_timeout_seconds: u32,
