@@ -40,11 +40,8 @@ pub(crate) fn ill(draft: &Draft<'_>, machine: &MachineRecord) -> Option<Ill> {
         return match &state.trouble {
             Some(t) => Ill::new(Reason::ConfigurationTroubled, format!("its configuration to become real ({})", t.message), t.since),
             // It does all that it was told: what it is not told yet is no step's failure.
-            None if reconfigure::is_held(draft, machine) => {
-                Ill::new(Reason::ApplyingConfiguration, "its configuration to become real, when machines may be disturbed", draft.now)
-            }
             None if reconfigure::awaits(draft, machine) => {
-                Ill::new(Reason::ApplyingConfiguration, "another configuration, when it is its turn", draft.now)
+                Ill::new(Reason::ApplyingConfiguration, "another configuration, when its turn comes and it may be disturbed", draft.now)
             }
             None => Ill::new(Reason::ApplyingConfiguration, "its configuration to become real", told),
         };
