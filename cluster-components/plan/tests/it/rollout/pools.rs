@@ -143,6 +143,28 @@ fn a_worker_that_waits_for_another_with_its_configuration_is_not_told_its_old_ve
     }
 }
 
+#[test]
+fn what_comes_after_a_step_that_was_followed_is_of_no_step() {
+    let first = spec(1, 6);
+    let second = at(first.clone(), patched());
+    let next = rerendered(second.clone());
+    let given = |world: &Observed| {
+        let actions = plan(&next, &seen(world), now()).actions;
+        let workers = actions.iter().filter(|a| matches!(a, Action::ApplyPlan { machine, .. } if machine.as_str().starts_with("demo-w-")));
+        (workers.count(), backwards(&actions))
+    };
+    // All of them followed a moment ago: one at a time is told something else.
+    let mut world = told_ago(settled(&second, complete(&first)), 10);
+    look(&next, &mut world);
+    assert_eq!(given(&world), (1, vec![]));
+    // One is making it real after its step's time is over.
+    let mut world = told_ago(world, 200);
+    let wanted = world.wanted.get(&demo("w-0")).cloned();
+    let Some(AgentFacts::Heard(state)) = world.agents.get_mut(&demo("w-0")) else { panic!("silent") };
+    state.accepted = wanted;
+    assert_eq!(given(&world), (0, vec![]));
+}
+
 /// What tells older versions, or says that a step has failed.
 fn backwards(done: &[Action]) -> Vec<String> {
     let back = |a: &&Action| match a {
