@@ -170,7 +170,7 @@ fn context(settings: &Settings, client: Client, metrics: Arc<Metrics>, looks: Ar
         artifacts: ArtifactIndex::read(&settings.artifacts, &settings.artifact_source)?,
         agent_certificate_life: settings.agent_certificate_life,
         snapshots: SnapshotStore::open(settings.snapshots.as_deref())?,
-        profile: Profile::local(capabilities()),
+        profile: Profile::local(may_lower_oom_score()),
         epoch,
         effects: Effects::new(settings.die_after_effects),
         metrics,
@@ -191,11 +191,11 @@ fn url(address: &str) -> String {
     if address.starts_with("https://") { address.to_owned() } else { format!("https://{address}") }
 }
 
-/// What machines of the local cloud may do: they get what their host has, and so does this one's first process.
-fn capabilities() -> u64 {
+/// Whether machines of the local cloud have CAP_SYS_RESOURCE (bit 24): they get what their host has, and so does this one's first process.
+fn may_lower_oom_score() -> bool {
     let status = std::fs::read_to_string("/proc/1/status").unwrap_or_default();
     let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:")).and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
-    bounding.unwrap_or(0)
+    bounding.is_some_and(|set| set & (1 << 24) != 0)
 }
 
 fn candidate(settings: &Settings, client: Client) -> Candidate {

@@ -2,19 +2,14 @@
 
 use crate::part::{CLUSTER_CA, Part};
 use crate::unit::{Hold, bin};
-use crate::{ClusterSettings, Host, NodeStart, kube_apiserver};
+use crate::{ClusterSettings, NodeStart, kube_apiserver};
 use slipway_model::{Content, Credential};
 
 /// The machine's own apiserver.
 pub(crate) const LOCAL_API: &str = "https://127.0.0.1:6443";
 
-/// Where the processor is short, the kubelets come before those who only use the API: when all start at once, above all.
+/// Where the processor is short, the apiserver and the kubelets come before those who only use them: when all start at once, above all.
 pub(crate) const AFTER_THE_API: &str = "Nice=5";
-
-/// And what serves it comes before everything: when the rest of its machine is exchanged, clients go on being served.
-pub(crate) fn first(host: Host) -> Option<&'static str> {
-    host.may_raise_priority.then_some("Nice=-5")
-}
 
 /// Nothing that needs the API starts before it: each try would take the processor from the apiserver that it waits for.
 pub(crate) fn hold() -> Vec<Hold> {

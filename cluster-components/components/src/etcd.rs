@@ -2,7 +2,7 @@
 
 use crate::part::{Part, http};
 use crate::unit::Service;
-use crate::{Artifacts, EtcdSettings, EtcdState, Profile, RenderError, controllers};
+use crate::{Artifacts, EtcdSettings, EtcdState, EtcdTiming, RenderError};
 use slipway_model::{ControlPlaneCredentials, MachinePlan};
 use std::net::Ipv4Addr;
 
@@ -14,7 +14,7 @@ pub(crate) fn render(
     node: &str,
     address: Ipv4Addr,
     etcd: &EtcdSettings,
-    profile: &Profile,
+    timing: EtcdTiming,
     credentials: &ControlPlaneCredentials,
     artifacts: &Artifacts,
 ) -> Result<MachinePlan, RenderError> {
@@ -55,8 +55,8 @@ pub(crate) fn render(
         format!("--peer-key-file={peer_key}"),
         "--tls-min-version=TLS1.2".into(),
         "--listen-metrics-urls=http://127.0.0.1:2381".into(),
-        format!("--heartbeat-interval={}", profile.etcd.heartbeat),
-        format!("--election-timeout={}", profile.etcd.election),
+        format!("--heartbeat-interval={}", timing.heartbeat),
+        format!("--election-timeout={}", timing.election),
         format!("--quota-backend-bytes={QUOTA_BYTES}"),
         // The apiserver's watch caches need to hear how far they are (kubeadm sets the same).
         "--watch-progress-notify-interval=5s".into(),
@@ -67,7 +67,6 @@ pub(crate) fn render(
     // Asked to end, it hands its leadership over and waits for its clients' watches, six seconds in vain, with one member less all the while.
     // Whatever it has acknowledged is on the disk.
     service.extra.push("TimeoutStopSec=2s");
-    service.extra.extend(controllers::first(profile.host));
     // For snapshots and for people: no reason to restart.
     part.tools(&["etcdctl", "etcdutl"], artifacts)?;
     part.finish(&service, &["etcd"], artifacts, http("http://127.0.0.1:2381/readyz"))

@@ -2,7 +2,7 @@
 
 use crate::part::{CLUSTER_CA, Part, http, json};
 use crate::unit::Service;
-use crate::{Artifacts, ClusterSettings, EtcdEndpoints, RenderError, controllers};
+use crate::{Artifacts, ClusterSettings, EtcdEndpoints, RenderError};
 use serde_json::json;
 use slipway_model::{ControlPlaneCredentials, MachinePlan};
 use std::net::Ipv4Addr;
@@ -78,8 +78,7 @@ pub(crate) fn render(
         "--shutdown-send-retry-after=true".into(),
         format!("--shutdown-watch-termination-grace-period={}s", shutdown.watch_grace),
     ];
-    let mut service = Service::program("Kubernetes API server", "kube-apiserver", args).run_as(USER.0);
-    service.extra.extend(controllers::first(cluster.profile.host));
+    let service = Service::program("Kubernetes API server", "kube-apiserver", args).run_as(USER.0);
     part.finish(&service, &["kube-apiserver"], artifacts, http(READYZ))
 }
 

@@ -24,7 +24,7 @@ pub const OPERATOR_USER: &str = "slipway-operator";
 /// A control-plane machine: etcd, the apiserver and its controllers, and a Node. A retiring one has its member and its Node left.
 pub fn control_plane(machine: &ControlPlaneMachine) -> Result<MachinePlan, RenderError> {
     let ControlPlaneMachine { cluster, machine, etcd, etcd_endpoints, credentials, cloud, duty, artifacts } = machine;
-    let member = etcd::render(&machine.node, machine.address, etcd, &cluster.profile, credentials, artifacts)?;
+    let member = etcd::render(&machine.node, machine.address, etcd, cluster.profile.etcd, credentials, artifacts)?;
     let parts = match duty {
         ControlPlaneDuty::Serving => vec![
             member,
@@ -56,7 +56,7 @@ pub fn management(machine: &ManagementMachine) -> Result<MachinePlan, RenderErro
     let ManagementMachine { cluster, node, address, etcd, credentials, operator, artifacts } = machine;
     let ca = &credentials.node.cluster_ca;
     let parts = [
-        etcd::render(node, *address, etcd, &cluster.profile, credentials, artifacts)?,
+        etcd::render(node, *address, etcd, cluster.profile.etcd, credentials, artifacts)?,
         kube_apiserver::render(cluster, *address, &crate::EtcdEndpoints::Local, credentials, artifacts)?,
         kube_controller_manager::render(Duty::Management, cluster, credentials, artifacts)?,
         operator::render(cluster, operator, ca, artifacts)?,

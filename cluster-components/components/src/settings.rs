@@ -146,8 +146,6 @@ pub struct EtcdTiming {
 pub struct Host {
     /// The machine has CAP_SYS_RESOURCE. Without it containerd must not lower an oom_score_adj, or no pod sandbox starts.
     pub may_lower_oom_score: bool,
-    /// The machine has CAP_SYS_NICE. Without it systemd starts nothing that is to come before others.
-    pub may_raise_priority: bool,
     /// The kernel has AppArmor.
     pub apparmor: bool,
     /// The machine owns its kernel's settings and its disk: conntrack limits, disk-pressure eviction and node-allocatable enforcement make sense.
@@ -155,19 +153,16 @@ pub struct Host {
 }
 
 impl Profile {
-    /// Machines that are containers on one host, with its bounding set of capabilities (`CapBnd` of /proc/PID/status), behind a load balancer that
-    /// checks every 200 ms.
+    /// Machines that are containers on one host, behind a load balancer that checks every 200 ms.
     #[must_use]
-    pub fn local(capabilities: u64) -> Self {
-        let has = |number: u32| (capabilities >> number) & 1 == 1;
-        let host = Host { may_lower_oom_score: has(24), may_raise_priority: has(23), apparmor: false, owns_kernel: false };
+    pub fn local(may_lower_oom_score: bool) -> Self {
         Self {
             leader_election: LeaderElection { lease: 10, renew: 8, retry: 1 },
             api_shutdown: ApiShutdown { delay: 1, watch_grace: 1 },
             // A first leader is elected when the election timeout has passed once, by chance up to twice; between containers of one host half of
             // etcd's default is plenty.
             etcd: EtcdTiming { heartbeat: 50, election: 500 },
-            host,
+            host: Host { may_lower_oom_score, apparmor: false, owns_kernel: false },
             control_plane_node: NodeStart::WhenApiServes,
             node_status_seconds: 4,
         }

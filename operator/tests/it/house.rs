@@ -111,7 +111,7 @@ impl House {
             artifacts: index(),
             agent_certificate_life: slipway_pki::AGENT_LIFE,
             snapshots: self.snapshots.clone(),
-            profile: Profile::local(u64::MAX),
+            profile: Profile::local(true),
             epoch,
             effects,
             metrics: Arc::new(Metrics::default()),

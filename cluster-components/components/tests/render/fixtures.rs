@@ -106,7 +106,7 @@ pub fn cluster() -> ClusterSettings {
         name: "demo".into(),
         network: network(),
         endpoint: Endpoint { host: "198.18.1.2".into(), port: 6443 },
-        profile: Profile::local(1 << 23),
+        profile: Profile::local(false),
         images: Images {
             pause: image("registry.k8s.io/pause:3.10.2", "pause.tar"),
             others: vec![coredns(), image("slipway.dev/test-client:1", "test-client.tar")],

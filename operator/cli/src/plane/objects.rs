@@ -55,7 +55,7 @@ pub async fn plan(
         name: "management".to_owned(),
         network,
         endpoint,
-        profile: Profile::local(0),
+        profile: Profile::local(false),
         images: Images { pause, others: Vec::new() },
     };
     let wanted = |a: &&Artifact| match a.component.as_str() {

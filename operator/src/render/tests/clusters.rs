@@ -131,7 +131,7 @@ impl Cluster {
     }
 
     pub fn plan_from(&self, index: &ArtifactIndex, machine: &Machine) -> Result<MachinePlan, render::Error> {
-        let profile = Profile::local(1 << 23);
+        let profile = Profile::local(false);
         let endpoint = Endpoint { host: "198.18.1.2".into(), port: 6443 };
         let site = Site { spec: &self.spec, uid: UID, endpoint, founders: &self.founders, profile: &profile, index };
         let provider_id = provider_id(&self.spec.provider, UID, &format!("i-{}", machine.name));
