@@ -81,12 +81,24 @@ pub fn run(way: &Way, rounds: usize, logs: &Path) -> Result<Vec<Round>> {
         );
         seen.failures.iter().for_each(|failure| println!("      {failure}"));
         all.push(seen);
+        keep_journals(&cluster, logs, round)?;
         cluster.delete()?;
     }
     let operator = plane.slipway(&["logs", "management-cp-0", "slipway-operator.service", "--lines", "100000"])?.must("slipway logs")?;
     std::fs::write(logs.join("operator.log"), operator.out)?;
     plane.down()?;
     Ok(all)
+}
+
+/// What served the clients says why a request was slow.
+fn keep_journals(cluster: &Cluster<'_>, logs: &Path, round: usize) -> Result<()> {
+    for machine in cluster.control_planes()? {
+        for unit in ["etcd.service", "kube-apiserver.service"] {
+            let journal = cluster.plane().slipway(&["logs", &machine.name, unit, "--lines", "20000"])?.must("slipway logs")?;
+            std::fs::write(logs.join(format!("{round}-{}-{unit}.log", machine.name)), journal.out)?;
+        }
+    }
+    Ok(())
 }
 
 /// Changes the spec and follows until everything is new and the operator says so.
