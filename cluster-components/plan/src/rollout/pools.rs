@@ -134,7 +134,11 @@ pub(crate) fn next_to_reconfigure<'a>(draft: &Draft<'a>, pool: &Pool, candidates
     let spare = Spare::of(draft, &members, floor);
     let mut by_turn: Vec<(Work, &MachineRecord)> = candidates.iter().filter(|m| !chosen(m)).map(|m| (Work::of(draft, m), *m)).collect();
     by_turn.sort_by_key(|(work, m)| (*work, m.ordinal));
-    by_turn.into_iter().find(|(work, m)| { let mut spare = spare; spare.take(*work) } || reconfigure::presses(draft, m)).map(|(_, m)| m)
+    let can_be_spared = |work: Work| {
+        let mut left = spare;
+        left.take(work)
+    };
+    by_turn.into_iter().find(|(work, m)| can_be_spared(*work) || reconfigure::presses(draft, m)).map(|(_, m)| m)
 }
 
 /// Empties a Node whose turn comes next.
