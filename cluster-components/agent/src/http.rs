@@ -8,9 +8,9 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WantsClientCert};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 use slipway_agent_api::AnyCertificate;
 use std::path::Path;
 use std::sync::Arc;
@@ -116,11 +116,7 @@ impl Trust {
 
     /// Takes certificates of the authorities in a PEM file.
     pub fn file(path: &Path) -> Result<Self, HttpError> {
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots(path)?)
-            .with_no_client_auth();
-        Ok(Self::Authorities(finish(config)))
+        Ok(Self::Authorities(finish(authorities(path)?.with_no_client_auth())))
     }
 
     /// The same, and shows who asks: a certificate and its key, both PEM files.
@@ -128,11 +124,7 @@ impl Trust {
         let wrong = |path: &Path, e: rustls::pki_types::pem::Error| HttpError::Pem(format!("{}: {e}", path.display()));
         let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect).map_err(|e| wrong(certificate, e))?;
         let key = PrivateKeyDer::from_pem_file(key).map_err(|e| wrong(key, e))?;
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(roots(ca)?)
-            .with_client_auth_cert(chain, key)?;
-        Ok(Self::Authorities(finish(config)))
+        Ok(Self::Authorities(finish(authorities(ca)?.with_client_auth_cert(chain, key)?)))
     }
 
     /// What the distribution trusts.
@@ -149,8 +141,8 @@ impl Trust {
     }
 }
 
-/// The certificates of a PEM file, of which there must be one.
-fn roots(path: &Path) -> Result<RootCertStore, HttpError> {
+/// Trusts the certificates of a PEM file, of which there must be one.
+fn authorities(path: &Path) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, HttpError> {
     let shown = path.display();
     let pem = std::fs::read(path).map_err(|e| HttpError::Pem(format!("{shown}: {e}")))?;
     let mut roots = RootCertStore::empty();
@@ -161,7 +153,7 @@ fn roots(path: &Path) -> Result<RootCertStore, HttpError> {
     if roots.is_empty() {
         return Err(HttpError::Pem(format!("{shown}: no certificate in it")));
     }
-    Ok(roots)
+    Ok(ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?.with_root_certificates(roots))
 }
 
 fn finish(mut config: ClientConfig) -> Arc<ClientConfig> {
